@@ -1,0 +1,179 @@
+"""Bytes of strangers in, an upright RGB picture out, or a clear refusal.
+
+The only place where a file that somebody sent is opened. Formats are an explicit
+list, sizes are checked on the header before a pixel is decoded, and nothing but
+pixels leaves: EXIF, GPS, ICC and trailing bytes stay behind.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import pi_heif
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_BYTES: Final = 10 * 1024 * 1024
+MAX_PIXELS: Final = 24_000_000
+MIN_SIDE_PX: Final = 16
+MAX_SIDE_PX: Final = 16_000
+MAX_FRAMES: Final = 1
+
+FORMATS: Final[tuple[str, ...]] = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "MPO")
+"""Pillow's names. MPO is what many phones and cameras call their JPEG."""
+
+FORMAT_WORDS: Final = "JPEG, PNG, WebP, AVIF or HEIC"
+
+pi_heif.register_heif_opener()
+
+
+class ImageRefused(Exception):
+    """The bytes are no picture that can be used; ``str()`` says why, to a person.
+
+    ``code`` is stable, for programs.
+    """
+
+    code = "invalid_image"
+
+
+class ImageEmpty(ImageRefused):
+    code = "empty"
+
+
+class ImageUnsupported(ImageRefused):
+    code = "unsupported_format"
+
+
+class ImageTooLarge(ImageRefused):
+    code = "too_large"
+
+
+class ImageTooSmall(ImageRefused):
+    code = "too_small"
+
+
+class ImageDamaged(ImageRefused):
+    code = "damaged"
+
+
+class ImageAnimated(ImageRefused):
+    code = "animated"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright RGB picture and the size that it had before it was reduced.
+
+    ``pixels`` may be smaller than ``width_px`` x ``height_px`` where a
+    ``max_side_px`` was asked for; the aspect is the same to a pixel.
+    """
+
+    pixels: Image.Image
+    width_px: int
+    height_px: int
+    format: str
+
+
+def decode_image(data: bytes, max_side_px: int | None = None) -> DecodedImage:
+    """Decode, turn upright, flatten onto white, convert to RGB and reduce.
+
+    ``max_side_px`` bounds the longer side of the result. Raises a subclass of
+    ``ImageRefused``; nothing else.
+    """
+    if not data:
+        raise ImageEmpty("The file is empty. Please choose a photo.")
+    if len(data) > MAX_BYTES:
+        raise ImageTooLarge(
+            f"The file is larger than {MAX_BYTES // 1024**2} MB. "
+            "Please choose a smaller photo."
+        )
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns up to twice its limit: make that an error, too.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            return _decode(data, max_side_px)
+    except ImageRefused:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageUnsupported(
+            f"This is not a picture that we can read. Please use {FORMAT_WORDS}."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels() from error
+    except MemoryError as error:
+        raise _too_many_pixels() from error
+    except Exception as error:  # Decoders of six formats raise whatever they like.
+        raise ImageDamaged(
+            "The picture is damaged or was cut off on its way. Please try the "
+            "original file again."
+        ) from error
+
+
+def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    """An RGB or grey picture as a bare JPEG: no EXIF, no ICC, no thumbnail."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, exif=b"", icc_profile=None)
+    return buffer.getvalue()
+
+
+def _too_many_pixels() -> ImageTooLarge:
+    return ImageTooLarge(
+        f"The picture has more than {MAX_PIXELS // 1_000_000} megapixels. "
+        "Please choose a smaller one."
+    )
+
+
+def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+            raise _too_many_pixels()
+        if min(width, height) < MIN_SIDE_PX:
+            raise ImageTooSmall(
+                f"The picture is only {width} x {height} pixels. Please choose one "
+                f"of at least {MIN_SIDE_PX} pixels on each side."
+            )
+        image_format = image.format or "?"
+        # An MPO or HEIC may hold further views of one moment; its first is the photo.
+        if (
+            image_format in ("PNG", "WEBP", "AVIF")
+            and getattr(image, "n_frames", 1) > MAX_FRAMES
+        ):
+            raise ImageAnimated(
+                "This is an animation. Please choose a still picture, or a "
+                "screenshot of the moment that you mean."
+            )
+        if max_side_px and image_format in ("JPEG", "MPO"):
+            # Decodes at 1/2, 1/4 or 1/8 where that is still large enough: faster.
+            image.draft(None, (max_side_px, max_side_px))
+        image.load()
+        # After load: libraries of some formats learn of the orientation only there.
+        upright = ImageOps.exif_transpose(image)
+        if (upright.width > upright.height) != (width > height) and width != height:
+            width, height = height, width
+        pixels = _to_rgb(upright)
+    if max_side_px and max(pixels.size) > max_side_px:
+        pixels.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+    return DecodedImage(pixels, width, height, image_format)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        # 16 bits a pixel: keep the high byte. Pillow's own conversion clips at 255.
+        return (
+            image.convert("I")
+            .point(lambda value: value / 256)
+            .convert("L")
+            .convert("RGB")
+        )
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    rgb = image.convert("RGB")
+    # A fresh picture: what ``info`` carried (EXIF, ICC, comments) must not travel on.
+    rgb.info = {}
+    return rgb

@@ -1,0 +1,181 @@
+"""Faces -> probabilities, in ONNX Runtime. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from PIL import Image
+
+from ml.labels import EMOTIONS
+from ml.manifest import ModelFileError, ModelManifest, load_manifest, read_verified
+from ml.preprocessing import crop_faces, normalise
+from ml.types import DetectedFace, EmotionScores
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+UInt8Array = npt.NDArray[np.uint8]
+
+WEIGHTS_DIR: Final = Path(__file__).parent / "weights"
+SHIPPED_MODEL: Final = WEIGHTS_DIR / "champion.onnx"
+
+INPUT_NAME: Final = "faces"
+LOGITS_NAME: Final = "logits"
+FEATURE_MAP_NAME: Final = "feature_map"
+HEAD_WEIGHT_NAME: Final = "head.weight"
+HEAD_BIAS_NAME: Final = "head.bias"
+
+MAX_BATCH: Final = 64
+"""More faces than that go through in several runs, so that memory stays flat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the model said of N faces.
+
+    ``logits`` float32 (N, 4), uncalibrated; ``feature_map`` float32 (N, C, h, w),
+    the last one before the pooling and the linear head; ``scores`` one a face.
+    """
+
+    logits: Float32Array
+    feature_map: Float32Array
+    scores: tuple[EmotionScores, ...]
+
+
+class EmotionClassifier:
+    """One verified model file; safe to call from several threads."""
+
+    def __init__(self, model_path: Path = SHIPPED_MODEL, threads: int = 1) -> None:
+        """Raises ``ManifestError`` or ``ModelFileError``; loads nothing then."""
+        self.manifest: ModelManifest = load_manifest(model_path)
+        data = read_verified(model_path, self.manifest)
+        self.head_weight, self.head_bias = read_head(data)
+        self._session = _open_session(data, threads)
+        self._check_contract()
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime provider in use, ``CPUExecutionProvider`` say."""
+        return str(self._session.get_providers()[0])
+
+    def read(self, photo: Image.Image, faces: Sequence[DetectedFace]) -> Reading:
+        """Crop, normalise and classify the faces of one photo in one batch."""
+        return self.read_crops(crop_faces(photo, faces, self.manifest.input))
+
+    def read_crops(self, crops: UInt8Array) -> Reading:
+        """uint8 (N, S, S, C) crops, as ``crop_face`` makes them; N may be 0."""
+        batch = normalise(crops, self.manifest.input.normalisation)
+        parts = [
+            self._session.run(
+                [LOGITS_NAME, FEATURE_MAP_NAME],
+                {INPUT_NAME: batch[start : start + MAX_BATCH]},
+            )
+            for start in range(0, len(batch), MAX_BATCH)
+        ]
+        if not parts:
+            return Reading(
+                np.zeros((0, len(EMOTIONS)), np.float32),
+                np.zeros((0, self.head_weight.shape[1], 1, 1), np.float32),
+                (),
+            )
+        logits = np.concatenate([part[0] for part in parts])
+        if not np.isfinite(logits).all():
+            raise ModelFileError(
+                f"model {self.manifest.version} answered with something that is no "
+                "number"
+            )
+        return Reading(
+            logits,
+            np.concatenate([part[1] for part in parts]),
+            self.scores(logits),
+        )
+
+    def scores(self, logits: Float32Array) -> tuple[EmotionScores, ...]:
+        """Calibrated probabilities of logits (N, 4)."""
+        calibration = self.manifest.calibration
+        probabilities = softmax(logits, calibration.temperature)
+        return tuple(
+            EmotionScores(
+                tuple(float(value) for value in row),
+                not_sure=bool(row.max() < calibration.not_sure_below),
+            )
+            for row in probabilities
+        )
+
+    def class_activation(self, feature_map: Float32Array) -> Float32Array:
+        """Where each emotion was seen: float32 (N, 4, h, w).
+
+        Zhou et al., "Learning Deep Features for Discriminative Localization", 2016:
+        the map's channels weighted by the head's weights; its mean plus the head's
+        bias is the logit.
+        """
+        maps = np.einsum("kc,nchw->nkhw", self.head_weight, feature_map)
+        return np.asarray(maps, np.float32)
+
+    def _check_contract(self) -> None:
+        """Refuse a file whose tensors are not those that its manifest promises."""
+        spec = self.manifest.input
+        inputs = {node.name: node.shape for node in self._session.get_inputs()}
+        outputs = {node.name for node in self._session.get_outputs()}
+        wanted = [spec.channels, spec.size_px, spec.size_px]
+        if list(inputs) != [INPUT_NAME] or inputs[INPUT_NAME][1:] != wanted:
+            raise ModelFileError(f"model input is {inputs}, expected (N, {wanted})")
+        if not {LOGITS_NAME, FEATURE_MAP_NAME} <= outputs:
+            raise ModelFileError(f"model outputs are {sorted(outputs)}")
+        if self.head_weight.shape[0] != len(EMOTIONS):
+            raise ModelFileError(f"model has {self.head_weight.shape[0]} classes")
+
+
+def softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Float64Array:
+    """(N, K) -> (N, K) float64, rows sum to 1."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exponentials = np.exp(scaled)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def read_head(data: bytes) -> tuple[Float32Array, Float32Array]:
+    """The linear head of a model file: weight (4, C) and bias (4,).
+
+    Raises ``ModelFileError`` where the file is no such model, or keeps tensors
+    outside itself (those would escape the hash).
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf has no common base for what it raises.
+        raise ModelFileError(f"the file is no ONNX model: {error}") from error
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ModelFileError("the model keeps weights outside its file")
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    try:
+        weight = onnx.numpy_helper.to_array(tensors[HEAD_WEIGHT_NAME])
+        bias = onnx.numpy_helper.to_array(tensors[HEAD_BIAS_NAME])
+    except KeyError as error:
+        raise ModelFileError(f"the model has no tensor {error}") from error
+    return np.asarray(weight, np.float32), np.asarray(bias, np.float32)
+
+
+def _open_session(data: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # On shared cores two threads for one small network are slower than one:
+    # a host scales by worker processes.
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    available = ort.get_available_providers()
+    providers = [
+        provider
+        for provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
+        if provider in available
+    ]
+    try:
+        return ort.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # ONNX Runtime raises classes of its own C++ side.
+        raise ModelFileError(f"ONNX Runtime refuses the model: {error}") from error
