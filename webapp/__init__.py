@@ -1,0 +1,1 @@
+"""The site: apps that import downwards only, and the wiring in ``config``."""

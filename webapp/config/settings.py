@@ -1,0 +1,293 @@
+"""All settings, read from the environment. The same for both ways to run.
+
+Without any variable this is the embedded profile: SQLite and Valkey below
+``MIEN_HOME``. ``MIEN_DEMO=1``, which ``make run`` sets and a public site must not,
+makes a secret of its own, serves plain HTTP and seeds demo people.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from celery.schedules import schedule
+from django.core.exceptions import ImproperlyConfigured
+
+from ml.images import MAX_BYTES
+from webapp.config import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+
+# --- The instance ---------------------------------------------------------------
+MIEN_HOME = Path(env.text("MIEN_HOME", str(BASE_DIR / "var"))).resolve()
+DEMO = env.flag("MIEN_DEMO")
+DEBUG = env.flag("MIEN_DEBUG")
+
+
+def _secret_key() -> str:
+    """From the environment; a demo keeps one that it drew itself in its home."""
+    if not (DEMO or DEBUG):
+        return env.text("MIEN_SECRET_KEY")
+    value = env.text("MIEN_SECRET_KEY", "")
+    if value:
+        return value
+    path = MIEN_HOME / "secret_key"
+    MIEN_HOME.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        beside = path.with_name(f".secret_key.{secrets.token_hex(4)}")
+        beside.touch(mode=0o600)
+        beside.write_text(secrets.token_urlsafe(50), encoding="utf-8")
+        try:
+            # A link, not a rename: of two that start at once the first one wins.
+            path.hardlink_to(beside)
+        except FileExistsError:
+            beside.unlink()
+        else:
+            beside.unlink()
+    return path.read_text(encoding="utf-8").strip()
+
+
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS = env.listing(
+    "MIEN_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]" if DEMO or DEBUG else ""
+)
+CSRF_TRUSTED_ORIGINS = env.listing("MIEN_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    # Before staticfiles, so that WhiteNoise serves in every mode alike.
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "axes",
+    "django_celery_beat",
+    "webapp.core",
+    "webapp.accounts",
+    "webapp.registry",
+    "webapp.photos",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "webapp.core.middleware.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "webapp.core.middleware.RequestSizeMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+ROOT_URLCONF = "webapp.config.urls"
+WSGI_APPLICATION = "webapp.config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- People -----------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "accounts:login"
+LOGIN_REDIRECT_URL = "photos:home"
+LOGOUT_REDIRECT_URL = "photos:home"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+
+# --- Database, files, broker, cache -------------------------------------------------
+DATABASES = {
+    "default": env.database(
+        env.text("MIEN_DATABASE_URL", f"sqlite:///{MIEN_HOME / 'mien.sqlite3'}")
+    )
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+MEDIA_ROOT = MIEN_HOME / "media"
+STATIC_URL = "static/"
+STATIC_ROOT = MIEN_HOME / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "webapp.core.storage.DurableFileSystemStorage"},
+    "staticfiles": {"BACKEND": "webapp.core.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = DEBUG
+
+BROKER_URL = env.text("MIEN_BROKER_URL", f"redis+socket://{MIEN_HOME / 'valkey.sock'}")
+CACHE_URL = env.text("MIEN_CACHE_URL", f"unix://{MIEN_HOME / 'valkey.sock'}?db=1")
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": CACHE_URL,
+        "KEY_PREFIX": "mien",
+        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
+    }
+}
+
+# --- Celery: the database knows what is owed, a message only wakes somebody up ------
+CELERY_BROKER_URL = BROKER_URL
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {
+    "webapp.photos.tasks.process_photo": {"queue": "inference"},
+    "webapp.training.tasks.*": {"queue": "training"},
+}
+# JSON alone: a message can name a photo, and never carry code.
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+# Results stand in our tables; nobody reads them from the broker.
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_RESULT_BACKEND = None
+# A worker that dies gives its message back, rather than taking it along.
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+# No worker hoards messages that an idle one could take.
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# A model that hangs is interrupted, and a process that ignores that is killed.
+CELERY_TASK_SOFT_TIME_LIMIT = 20
+CELERY_TASK_TIME_LIMIT = 30
+# A worker outlives its broker, however long that is away.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # After SIGKILL a message comes back after this long; the default is an hour.
+    "visibility_timeout": 60,
+    # How often a worker looks for such messages; the defaults make it 100 s.
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 2,
+    # A web request must not wait for a broker that is away.
+    "socket_timeout": 1,
+    "socket_connect_timeout": 1,
+    "max_retries": 1,
+}
+# Publish once: what does not go out, the sweeper finds in the database.
+CELERY_TASK_PUBLISH_RETRY = False
+# Loading two networks takes longer than the default four seconds on a busy host.
+CELERY_WORKER_PROC_ALIVE_TIMEOUT = 60
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+# The default looks at the schedule every five seconds, too seldom for the sweep.
+CELERY_BEAT_MAX_LOOP_INTERVAL = 1
+CELERY_BEAT_SCHEDULE = {
+    "sweep-photos": {
+        "task": "webapp.photos.tasks.sweep_photos",
+        "schedule": schedule(2.0),
+        # A sweep that nobody took in time is void: the next one is on its way.
+        "options": {"expires": 4.0, "queue": "default"},
+    },
+    "erase-expired-photos": {
+        "task": "webapp.photos.tasks.erase_expired_photos",
+        "schedule": schedule(60.0),
+        "options": {"expires": 60.0, "queue": "default"},
+    },
+}
+
+# --- Web --------------------------------------------------------------------------
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+FILE_UPLOAD_MAX_MEMORY_SIZE = MAX_BYTES + 1
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FILES = 50
+# A body may be one photo and the few words around it.
+REQUEST_MAX_BYTES = MAX_BYTES + 64 * 1024
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication"
+    ],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "webapp.core.api.exception_handler",
+    # How many proxies' X-Forwarded-For entries are to be believed.
+    "NUM_PROXIES": env.integer("MIEN_NUM_PROXIES", 0),
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Mien",
+    "DESCRIPTION": "The emotion of every face in a photo.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+SECURE = env.flag("MIEN_HTTPS", default=not (DEMO or DEBUG))
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_SSL_REDIRECT = SECURE
+SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if env.flag("MIEN_BEHIND_TLS_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+if DEMO and env.flag("MIEN_HTTPS"):
+    raise ImproperlyConfigured("MIEN_DEMO has known passwords: never serve it.")
+
+# --- Photos -----------------------------------------------------------------------
+PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 60)
+
+# --- Language, time, log ------------------------------------------------------------
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {
+        "handlers": ["console"],
+        "level": env.text("MIEN_LOG_LEVEL", "INFO"),
+    },
+    "loggers": {
+        # One line a task or beat is too many when the sweep runs every two seconds.
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "django_celery_beat": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
+    },
+}
