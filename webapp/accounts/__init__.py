@@ -1,0 +1,1 @@
+"""People: visitors, who have only a cookie, and staff, who have a role."""

@@ -1,0 +1,42 @@
+"""One shape for every error that the API answers: ``code`` and ``detail``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as drf_exception_handler
+
+from webapp.core.errors import DomainError
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's handler, with our own errors and one flat shape."""
+    if isinstance(error, DomainError):
+        return Response(
+            {"code": error.code, "detail": str(error)}, status=error.http_status
+        )
+    response = drf_exception_handler(error, context)
+    if response is None:
+        return None
+    if isinstance(error, exceptions.APIException):
+        codes = error.get_codes()
+        response.data = {
+            "code": codes if isinstance(codes, str) else "invalid",
+            "detail": _sentence(error.detail),
+        }
+    elif isinstance(response.data, dict) and "detail" in response.data:
+        response.data = {
+            "code": getattr(response.data["detail"], "code", "invalid"),
+            "detail": str(response.data["detail"]),
+        }
+    return response
+
+
+def _sentence(detail: Any) -> str:
+    if isinstance(detail, dict):
+        return " ".join(f"{key}: {_sentence(value)}" for key, value in detail.items())
+    if isinstance(detail, list):
+        return " ".join(_sentence(value) for value in detail)
+    return str(detail)

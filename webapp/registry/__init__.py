@@ -1,0 +1,1 @@
+"""Which model serves. Knows nothing of how models are made."""

@@ -1,0 +1,59 @@
+"""Model files, and the record of which one was champion when."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from webapp.core.models import TimedModel
+
+
+class ModelVersion(TimedModel):
+    """One ONNX file with its manifest; the file's bytes never change.
+
+    ``path`` is absolute, or relative to the shipped weights' folder.
+    """
+
+    version = models.CharField(max_length=80, unique=True)
+    sha256 = models.CharField(max_length=64)
+    path = models.CharField(max_length=500)
+    manifest = models.JSONField()
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
+    )
+    is_champion = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["is_champion"],
+                condition=models.Q(is_champion=True),
+                name="one_champion",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.version
+
+
+class Promotion(TimedModel):
+    """Who made which version champion, when, why, from what. Append-only: a
+    rollback is another Promotion."""
+
+    model_version = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, related_name="promotions"
+    )
+    previous = models.ForeignKey(
+        ModelVersion, null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    promoted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL
+    )
+    reason = models.TextField()
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.model_version} at {self.created_at:%Y-%m-%d %H:%M}"
