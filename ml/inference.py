@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,13 @@ import onnxruntime as ort
 from PIL import Image
 
 from ml.labels import EMOTIONS
-from ml.manifest import ModelFileError, ModelManifest, load_manifest, read_verified
+from ml.manifest import (
+    ModelFileError,
+    ModelManifest,
+    load_manifest,
+    read_model,
+    verify_model,
+)
 from ml.preprocessing import crop_faces, normalise
 from ml.types import DetectedFace, EmotionScores
 
@@ -51,13 +57,23 @@ class Reading:
 class EmotionClassifier:
     """One verified model file; safe to call from several threads."""
 
-    def __init__(self, model_path: Path = SHIPPED_MODEL, threads: int = 1) -> None:
-        """Raises ``ManifestError`` or ``ModelFileError``; loads nothing then."""
-        self.manifest: ModelManifest = load_manifest(model_path)
-        data = read_verified(model_path, self.manifest)
+    def __init__(self, manifest: ModelManifest, data: bytes, threads: int = 1) -> None:
+        """``data`` is the ONNX file. Raises ``ModelFileError`` where it is not the
+        one that the manifest describes."""
+        verify_model(data, manifest)
+        self.manifest = manifest
         self.head_weight, self.head_bias = read_head(data)
         self._session = _open_session(data, threads)
         self._check_contract()
+
+    @classmethod
+    def load(cls, model_path: Path = SHIPPED_MODEL, threads: int = 1) -> Self:
+        """From ``NAME.onnx`` with ``NAME.json`` beside it.
+
+        Raises ``ManifestError`` or ``ModelFileError``.
+        """
+        manifest = load_manifest(model_path)
+        return cls(manifest, read_model(model_path), threads)
 
     @property
     def provider(self) -> str:

@@ -164,22 +164,25 @@ def load_manifest(model_path: Path) -> ModelManifest:
     return parse_manifest(text)
 
 
-def read_verified(model_path: Path, manifest: ModelManifest) -> bytes:
-    """The model file's bytes, read once and checked against the manifest.
+def read_model(model_path: Path) -> bytes:
+    """The model file's bytes; raises ``ModelFileError``.
 
-    The caller loads these bytes and not the path, so that nothing can change
-    between check and use. Raises ``ModelFileError``.
+    Whoever loads it verifies and loads these bytes and not the path, so that
+    nothing can change between check and use.
     """
     try:
-        data = model_path.read_bytes()
+        return model_path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{model_path.name} cannot be read: {error}") from error
+
+
+def verify_model(data: bytes, manifest: ModelManifest) -> None:
+    """Raise ``ModelFileError`` unless ``data`` is what the manifest describes."""
     if len(data) != manifest.size_bytes or sha256_of(data) != manifest.sha256:
         raise ModelFileError(
-            f"{model_path.name} is not the file that its manifest describes "
-            f"(version {manifest.version}): size or SHA-256 differ"
+            f"the model file is not the one that the manifest of version "
+            f"{manifest.version} describes: size or SHA-256 differ"
         )
-    return data
 
 
 def sha256_of(data: bytes) -> str:
