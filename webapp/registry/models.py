@@ -9,18 +9,20 @@ from webapp.core.models import TimedModel
 
 
 class ModelVersion(TimedModel):
-    """One ONNX file with its manifest; the file's bytes never change.
+    """One ONNX file with its manifest; neither ever changes.
 
-    ``path`` is absolute, or relative to the shipped weights' folder.
+    ``file_name`` names it in the default storage; ``shipped`` says that it came
+    with a release of the code.
     """
 
     version = models.CharField(max_length=80, unique=True)
     sha256 = models.CharField(max_length=64)
-    path = models.CharField(max_length=500)
+    file_name = models.CharField(max_length=200)
     manifest = models.JSONField()
     parent = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
     )
+    shipped = models.BooleanField(default=False)
     is_champion = models.BooleanField(default=False)
 
     class Meta:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
-from ml.inference import WEIGHTS_DIR
+from django.core.files.storage import default_storage
+
+from ml.manifest import ModelFileError, ModelManifest, parse_manifest
 from webapp.registry.models import ModelVersion
 
 
@@ -13,6 +15,18 @@ def get_champion() -> ModelVersion | None:
     return ModelVersion.objects.filter(is_champion=True).first()
 
 
-def model_path(model_version: ModelVersion) -> Path:
-    """Where its ONNX file lies."""
-    return WEIGHTS_DIR / model_version.path
+def read_model_file(model_version: ModelVersion) -> tuple[ModelManifest, bytes]:
+    """Manifest and ONNX bytes, unverified: the loader checks one against the other.
+
+    The manifest comes from the database, so that a file changed on disk together
+    with its neighbour is still found out. Raises ``ManifestError`` or
+    ``ModelFileError``.
+    """
+    manifest = parse_manifest(json.dumps(model_version.manifest))
+    try:
+        with default_storage.open(model_version.file_name, "rb") as handle:
+            return manifest, handle.read()
+    except OSError as error:
+        raise ModelFileError(
+            f"the file of version {model_version.version} cannot be read: {error}"
+        ) from error

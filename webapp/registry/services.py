@@ -5,37 +5,41 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import transaction
 
-from ml.inference import SHIPPED_MODEL, WEIGHTS_DIR
-from ml.manifest import ModelFileError, load_manifest, read_verified
+from ml.inference import SHIPPED_MODEL
+from ml.manifest import ModelFileError, load_manifest, read_model, verify_model
 from webapp.accounts.models import User
 from webapp.registry.models import ModelVersion, Promotion
 
 
 def register_model_version(
-    *, path: Path, parent: ModelVersion | None = None
+    *, path: Path, parent: ModelVersion | None = None, shipped: bool = False
 ) -> ModelVersion:
-    """Enter a model file, once: the same version and hash again change nothing.
+    """Enter a copy of a model file, once: the same again changes nothing.
 
     Raises ``ManifestError`` or ``ModelFileError`` where the file is not what its
-    manifest says, and ``ModelFileError`` where the version is taken by another.
+    manifest says, and ``ModelFileError`` where its version is taken by another.
     """
     manifest = load_manifest(path)
-    read_verified(path, manifest)
-    absolute = path.resolve()
-    shipped = absolute.is_relative_to(WEIGHTS_DIR.resolve())
-    stored = absolute.relative_to(WEIGHTS_DIR.resolve()) if shipped else absolute
-    model_version, created = ModelVersion.objects.get_or_create(
+    data = read_model(path)
+    verify_model(data, manifest)
+    file_name = f"models/{manifest.sha256}.onnx"
+    if not default_storage.exists(file_name):
+        default_storage.save(file_name, ContentFile(data))
+    model_version, _ = ModelVersion.objects.get_or_create(
         version=manifest.version,
         defaults={
             "sha256": manifest.sha256,
-            "path": str(stored),
+            "file_name": file_name,
             "manifest": json.loads(manifest.to_json()),
             "parent": parent,
+            "shipped": shipped,
         },
     )
-    if not created and model_version.sha256 != manifest.sha256:
+    if model_version.sha256 != manifest.sha256:
         raise ModelFileError(
             f"version {manifest.version} is registered with another file: give the "
             "new one a version of its own"
@@ -52,13 +56,14 @@ def promote_model_version(
     Of two at once one waits for the other: the rows are locked, and the database
     itself allows only one champion.
     """
-    versions = ModelVersion.objects.select_for_update()
-    previous = versions.filter(is_champion=True).first()
+    # Everybody locks the same rows in the same order.
+    versions = list(ModelVersion.objects.select_for_update().order_by("pk"))
+    previous = next((version for version in versions if version.is_champion), None)
     if previous is not None and previous.pk == model_version.pk:
         return None
     if previous is not None:
-        versions.filter(pk=previous.pk).update(is_champion=False)
-    versions.filter(pk=model_version.pk).update(is_champion=True)
+        ModelVersion.objects.filter(pk=previous.pk).update(is_champion=False)
+    ModelVersion.objects.filter(pk=model_version.pk).update(is_champion=True)
     return Promotion.objects.create(
         model_version=model_version,
         previous=previous,
@@ -69,13 +74,14 @@ def promote_model_version(
 
 @transaction.atomic
 def register_shipped_model() -> ModelVersion:
-    """Enter the model that ships with the code. It becomes champion where there is
-    none, or where the champion is an older shipped one: what people have promoted
-    themselves stays."""
-    model_version = register_model_version(path=SHIPPED_MODEL)
+    """Enter the model that ships with the code.
+
+    It becomes champion where there is none, or where the champion came with an
+    earlier release: what people promoted themselves stays.
+    """
+    model_version = register_model_version(path=SHIPPED_MODEL, shipped=True)
     champion = ModelVersion.objects.filter(is_champion=True).first()
-    shipped_before = champion is not None and not Path(champion.path).is_absolute()
-    if champion is None or (shipped_before and champion.pk != model_version.pk):
+    if champion is None or champion.shipped:
         promote_model_version(
             model_version=model_version,
             promoted_by=None,
