@@ -78,6 +78,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "webapp.core.middleware.UnavailableMiddleware",
     "webapp.core.middleware.RequestSizeMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -214,6 +215,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(60.0),
         "options": {"expires": 60.0, "queue": "default"},
     },
+    "remove-orphan-files": {
+        "task": "webapp.photos.tasks.remove_orphan_files",
+        "schedule": schedule(600.0),
+        "options": {"expires": 600.0, "queue": "default"},
+    },
 }
 
 # --- Web --------------------------------------------------------------------------
@@ -258,6 +264,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "webapp.core.views.csrf_failure"
 if env.flag("MIEN_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 if DEMO and env.flag("MIEN_HTTPS"):

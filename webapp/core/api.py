@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import exceptions
+from rest_framework import exceptions, serializers
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from webapp.core.errors import DomainError
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """What went wrong: ``code`` for a program, ``detail`` for a person."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:

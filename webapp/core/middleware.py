@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
 
 from ml.images import MAX_BYTES
+from webapp.core.responses import error_response
+
+logger = logging.getLogger(__name__)
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -59,10 +63,35 @@ class RequestSizeMiddleware:
             length = 0
         if length <= settings.REQUEST_MAX_BYTES:
             return self.get_response(request)
-        message = (
+        return error_response(
+            request,
+            413,
+            "too_large",
             f"The upload is larger than {MAX_BYTES // 1024**2} MB. "
-            "Please choose a smaller photo."
+            "Please choose a smaller photo.",
         )
-        if request.path.startswith("/api/"):
-            return JsonResponse({"code": "too_large", "detail": message}, status=413)
-        return render(request, "413.html", {"message": message}, status=413)
+
+
+class UnavailableMiddleware:
+    """A database that is locked or away is no fault of the request: 503, later."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponse | None:
+        if not isinstance(exception, OperationalError):
+            return None
+        logger.error("database not available for %s: %s", request.path, exception)
+        response = error_response(
+            request,
+            503,
+            "unavailable",
+            "The site is very busy. Nothing was lost; please try again in a moment.",
+        )
+        response["Retry-After"] = "5"
+        return response

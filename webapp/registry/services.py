@@ -76,12 +76,14 @@ def promote_model_version(
 def register_shipped_model() -> ModelVersion:
     """Enter the model that ships with the code.
 
-    It becomes champion where there is none, or where the champion came with an
-    earlier release: what people promoted themselves stays.
+    When it is new it becomes champion, unless a person has promoted a version of
+    their own; a rollback among shipped versions stays, too.
     """
+    known = set(ModelVersion.objects.values_list("pk", flat=True))
     model_version = register_model_version(path=SHIPPED_MODEL, shipped=True)
     champion = ModelVersion.objects.filter(is_champion=True).first()
-    if champion is None or champion.shipped:
+    is_new = model_version.pk not in known
+    if champion is None or (champion.shipped and is_new):
         promote_model_version(
             model_version=model_version,
             promoted_by=None,

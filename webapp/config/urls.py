@@ -1,0 +1,30 @@
+"""All addresses of the site."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
+
+from webapp.core import views as core_views
+from webapp.photos import api as photos_api
+
+api_patterns = [
+    path("photos", photos_api.PhotosView.as_view(), name="api-photos"),
+    path("photos/<uuid:photo_id>", photos_api.PhotoView.as_view(), name="api-photo"),
+]
+
+urlpatterns = [
+    path("", include("webapp.photos.urls")),
+    path("accounts/", include("webapp.accounts.urls")),
+    path("admin/", admin.site.urls),
+    path("api/v1/", include(api_patterns)),
+    path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("api/docs/", core_views.ApiDocsView.as_view(), name="api-docs"),
+    path("livez", core_views.livez, name="livez"),
+]
+
+handler400 = "webapp.core.views.bad_request"
+handler403 = "webapp.core.views.permission_denied"
+handler404 = "webapp.core.views.not_found"
+handler500 = "webapp.core.views.server_error"

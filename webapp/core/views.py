@@ -1,0 +1,76 @@
+"""What no app owns: error pages, the API's documentation, a sign of life."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from webapp.core.middleware import CONTENT_SECURITY_POLICY
+from webapp.core.responses import error_response
+
+_WORDS: Final = {
+    400: ("bad_request", "The request could not be understood."),
+    403: ("permission_denied", "You may not do that here."),
+    404: ("not_found", "There is nothing at this address."),
+    500: ("server_error", "Something broke on our side. Please try again."),
+}
+
+
+class ApiDocsView(SpectacularSwaggerSplitView):
+    """Swagger UI from the package's own files.
+
+    Its script is served apart, so that nothing inline must run; but it styles
+    itself inline, which this page alone allows.
+    """
+
+    url_name = "api-schema"
+    schema = None
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        response: Response = super().get(request, *args, **kwargs)
+        response["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.replace(
+            "style-src 'self'", "style-src 'self' 'unsafe-inline'"
+        )
+        return response
+
+
+@require_safe
+def livez(request: HttpRequest) -> HttpResponse:
+    """This process answers; says nothing of database, broker or model."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, 400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, 403)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, 404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return _error(request, 500)
+
+
+def _error(request: HttpRequest, status: int) -> HttpResponse:
+    return error_response(request, status, *_WORDS[status])
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form that was open for long, or cookies that are off."""
+    return error_response(
+        request,
+        403,
+        "csrf_failed",
+        "The form was open for too long, or your browser keeps no cookies. Please "
+        "reload the page and try again.",
+    )

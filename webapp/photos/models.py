@@ -1,0 +1,184 @@
+"""Photo, Face, Prediction.
+
+A Photo's ``status`` goes
+
+    queued -> processing -> done
+                        |-> queued   (its worker died, or asked for another try)
+                        |-> failed   (after ``MAX_ATTEMPTS`` tries)
+
+and never back from ``done`` or ``failed``. Every step is a conditional UPDATE in
+``services``; a worker that has lost its lease can take none of them.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+from ml.labels import EMOTIONS
+from webapp.core.models import TimedModel
+from webapp.registry.models import ModelVersion
+
+MAX_ATTEMPTS = 3
+
+
+class PhotoStatus(models.TextChoices):
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class FailureReason(models.TextChoices):
+    """Why a photo failed; the sentences for visitors stand in ``selectors``."""
+
+    WORKER_LOST = "worker_lost"
+    TIMEOUT = "timeout"
+    UNREADABLE = "unreadable"
+    MODEL = "model"
+
+
+class Photo(TimedModel):
+    """What a visitor gave: re-encoded, without metadata, under a random name.
+
+    ``width_px`` and ``height_px`` are those of the upright original; the stored
+    JPEG may be smaller. ``visitor_key`` is the hash of the browser's token.
+    ``lease_token`` names the one worker that may finish it, until
+    ``lease_expires_at``.
+    """
+
+    visitor_key = models.CharField(max_length=64, db_index=True)
+    status = models.CharField(
+        max_length=16, choices=PhotoStatus, default=PhotoStatus.QUEUED
+    )
+    failure_reason = models.CharField(
+        max_length=16, choices=FailureReason, blank=True, default=""
+    )
+    file_name = models.CharField(max_length=120, unique=True)
+    width_px = models.PositiveIntegerField()
+    height_px = models.PositiveIntegerField()
+    faces_found = models.PositiveIntegerField(null=True)
+    model_version = models.ForeignKey(
+        ModelVersion, null=True, on_delete=models.PROTECT, related_name="+"
+    )
+
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_token = models.UUIDField(null=True)
+    lease_expires_at = models.DateTimeField(null=True)
+    queued_at = models.DateTimeField()
+    done_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    idempotency_hash = models.CharField(max_length=64, null=True, unique=True)  # noqa: DJ001
+    upload_sha256 = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(
+                fields=["status", "queued_at"],
+                condition=models.Q(status__in=["queued", "processing"]),
+                name="photo_owed",
+            )
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(status__in=[status.value for status in PhotoStatus]),
+                name="photo_status_is_known",
+            ),
+            models.CheckConstraint(
+                condition=(
+                    models.Q(
+                        status="processing",
+                        lease_token__isnull=False,
+                        lease_expires_at__isnull=False,
+                    )
+                    | models.Q(
+                        ~models.Q(status="processing"),
+                        lease_token__isnull=True,
+                        lease_expires_at__isnull=True,
+                    )
+                ),
+                name="photo_lease_while_processing",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(~models.Q(status="done"))
+                | models.Q(model_version__isnull=False, done_at__isnull=False),
+                name="photo_done_has_result",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status="failed", failure_reason__gt="")
+                | models.Q(~models.Q(status="failed"), failure_reason=""),
+                name="photo_failed_has_reason",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(attempts__lte=MAX_ATTEMPTS),
+                name="photo_attempts_are_bounded",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pk} ({self.status})"
+
+
+class Face(TimedModel):
+    """One detected face: box in pixels of the upright original, number ``index``
+    from 1 in reading order, the crop that the model saw as PNG, and its quality.
+
+    ``landmarks`` is a list of five [x, y] or null; ``quality`` what
+    ``ml.quality`` measured.
+    """
+
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="faces")
+    index = models.PositiveSmallIntegerField()
+    x = models.FloatField()
+    y = models.FloatField()
+    width = models.FloatField()
+    height = models.FloatField()
+    landmarks = models.JSONField(null=True)
+    detector_score = models.FloatField()
+    assumed = models.BooleanField()
+    quality = models.JSONField()
+    crop = models.BinaryField()
+
+    class Meta:
+        ordering = ["photo", "index"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["photo", "index"], name="one_face_per_index"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"face {self.index} of {self.photo_id}"
+
+
+class Prediction(TimedModel):
+    """What one ModelVersion said of one Face. Immutable."""
+
+    face = models.ForeignKey(Face, on_delete=models.CASCADE, related_name="predictions")
+    model_version = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, related_name="+"
+    )
+    happy = models.FloatField()
+    sad = models.FloatField()
+    surprise = models.FloatField()
+    neutral = models.FloatField()
+    not_sure = models.BooleanField()
+
+    class Meta:
+        ordering = ["face", "created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["face", "model_version"], name="one_prediction_per_version"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    **{f"{emotion.value}__gte": 0 for emotion in EMOTIONS}
+                )
+                & models.Q(**{f"{emotion.value}__lte": 1 for emotion in EMOTIONS}),
+                name="prediction_is_probabilities",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_version_id} of {self.face_id}"

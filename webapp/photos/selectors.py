@@ -1,0 +1,215 @@
+"""What pages and the API read of photos, in one shape for both."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Final
+
+from ml.labels import EMOTIONS
+from ml.quality import HINTS
+from ml.types import EmotionScores, FaceBox
+from webapp.core.errors import NotFound
+from webapp.photos.access import holds_secret
+from webapp.photos.models import Face, FailureReason, Photo, PhotoStatus, Prediction
+
+EMOTION_WORDS: Final = {
+    "happy": "Happy",
+    "sad": "Sad",
+    "surprise": "Surprised",
+    "neutral": "Neutral",
+}
+
+FAILURE_WORDS: Final = {
+    FailureReason.WORKER_LOST: (
+        "The analysis stopped three times before it could finish, so we gave up on "
+        "this photo. Please try another one."
+    ),
+    FailureReason.TIMEOUT: (
+        "The analysis took too long, three times, so we gave up on this photo. "
+        "Please try a smaller one, or try again later."
+    ),
+    FailureReason.UNREADABLE: (
+        "The stored photo could not be read any more. Please upload it again."
+    ),
+    FailureReason.MODEL: (
+        "The model could not read this photo. We have been told; please try again "
+        "later."
+    ),
+}
+
+NO_FACE_WORDS: Final = (
+    "We found no face in this photo. It helps when a face looks towards the camera, "
+    "is well lit and not too small."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One of a face's four probabilities, ready to be shown."""
+
+    emotion: str
+    word: str
+    probability: float
+
+    @property
+    def percent(self) -> int:
+        return round(100 * self.probability)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceResult:
+    """One face as a visitor sees it; the box lies within the upright photo."""
+
+    index: int
+    box: FaceBox
+    assumed: bool
+    hint_codes: tuple[str, ...]
+    scores: EmotionScores
+
+    @property
+    def x(self) -> float:
+        return self.box.x
+
+    @property
+    def y(self) -> float:
+        return self.box.y
+
+    @property
+    def width(self) -> float:
+        return self.box.width
+
+    @property
+    def height(self) -> float:
+        return self.box.height
+
+    @property
+    def label(self) -> str:
+        return self.scores.label.value
+
+    @property
+    def word(self) -> str:
+        return EMOTION_WORDS[self.label]
+
+    @property
+    def confidence(self) -> float:
+        return self.scores.confidence
+
+    @property
+    def percent(self) -> int:
+        return round(100 * self.scores.confidence)
+
+    @property
+    def not_sure(self) -> bool:
+        return self.scores.not_sure
+
+    @property
+    def hints(self) -> list[str]:
+        return [HINTS[code] for code in self.hint_codes if code in HINTS]
+
+    @property
+    def bars(self) -> list[Bar]:
+        return [
+            Bar(emotion, EMOTION_WORDS[emotion], probability)
+            for emotion, probability in self.scores.by_emotion().items()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoResult:
+    """A photo's state and, once it is done, its faces in reading order.
+
+    ``message`` says in words what is not as one would expect; it may be empty.
+    """
+
+    photo: Photo
+    message: str
+    faces: list[FaceResult] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        return self.photo.status
+
+    @property
+    def finished(self) -> bool:
+        return self.photo.status in (PhotoStatus.DONE, PhotoStatus.FAILED)
+
+    @property
+    def model_version(self) -> str | None:
+        version = self.photo.model_version
+        return version.version if version else None
+
+    @property
+    def faces_found(self) -> int:
+        return self.photo.faces_found or 0
+
+    @property
+    def capped(self) -> bool:
+        return self.faces_found > len(self.faces)
+
+
+def get_photo(
+    *, photo_id: uuid.UUID, visitor_key: str | None = None, secret: str = ""
+) -> Photo:
+    """The photo, for who gave it or holds its secret; else ``NotFound``, as if it
+    did not exist."""
+    photo = Photo.objects.select_related("model_version").filter(pk=photo_id).first()
+    if photo is not None:
+        is_owner = visitor_key is not None and photo.visitor_key == visitor_key
+        if is_owner or (secret and holds_secret(photo.pk, secret)):
+            return photo
+    raise NotFound(
+        "There is no such photo here. It may have been deleted, or belong to another "
+        "browser."
+    )
+
+
+def get_photo_result(*, photo: Photo) -> PhotoResult:
+    """What is to be said of a photo now."""
+    if photo.status == PhotoStatus.FAILED:
+        reason = FailureReason(photo.failure_reason)
+        return PhotoResult(photo, FAILURE_WORDS[reason])
+    if photo.status != PhotoStatus.DONE:
+        return PhotoResult(photo, "")
+    faces = [
+        _face_result(prediction, photo)
+        for prediction in Prediction.objects.filter(
+            face__photo=photo, model_version=photo.model_version_id
+        )
+        .select_related("face")
+        .defer("face__crop", "face__landmarks")
+        .order_by("face__index")
+    ]
+    return PhotoResult(photo, _message(photo, faces), faces)
+
+
+def _message(photo: Photo, faces: list[FaceResult]) -> str:
+    if not faces:
+        return NO_FACE_WORDS
+    if (photo.faces_found or 0) > len(faces):
+        return (
+            f"This photo shows {photo.faces_found} faces. We read the {len(faces)} "
+            "largest."
+        )
+    if faces[0].assumed:
+        return (
+            "We found no face by its outline and took the whole picture as one. If it "
+            "is not a face, ignore the result."
+        )
+    return ""
+
+
+def _face_result(prediction: Prediction, photo: Photo) -> FaceResult:
+    face: Face = prediction.face
+    return FaceResult(
+        index=face.index,
+        box=FaceBox(face.x, face.y, face.width, face.height).clipped(
+            photo.width_px, photo.height_px
+        ),
+        assumed=face.assumed,
+        hint_codes=tuple(face.quality.get("hints", ())),
+        scores=EmotionScores(
+            tuple(getattr(prediction, emotion.value) for emotion in EMOTIONS),
+            prediction.not_sure,
+        ),
+    )

@@ -1,0 +1,73 @@
+"""Deleting: rows and files, everywhere, whoever asks or when the time is up."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Final
+
+from django.core.files.storage import default_storage
+from django.db import transaction
+from django.utils import timezone
+
+from webapp.photos.models import Photo
+
+_BATCH: Final = 200
+_ORPHAN_AFTER: Final = timedelta(minutes=10)
+"""Older than any upload under way: a younger file may still get its row."""
+
+logger = logging.getLogger(__name__)
+
+
+def delete_photo(*, photo: Photo) -> None:
+    """Remove a photo, its faces, their predictions and its file.
+
+    A worker that is reading it loses its lease and writes nothing. Where the file
+    cannot be removed now, the orphan sweep does it.
+    """
+    with transaction.atomic():
+        Photo.objects.filter(pk=photo.pk).delete()
+        transaction.on_commit(lambda: _delete_file(photo.file_name))
+
+
+def erase_expired_photos() -> int:
+    """Delete what has outlived its time; how many photos that were."""
+    expired = Photo.objects.filter(expires_at__lt=timezone.now())
+    photos = list(expired.order_by("expires_at")[:_BATCH])
+    for photo in photos:
+        delete_photo(photo=photo)
+    return len(photos)
+
+
+def remove_orphan_files() -> int:
+    """Delete photo files that no row names; how many."""
+    before = timezone.now() - _ORPHAN_AFTER
+    removed = 0
+    folders, _ = _listdir("photos")
+    for folder in folders:
+        _, names = _listdir(f"photos/{folder}")
+        paths = {f"photos/{folder}/{name}" for name in names}
+        known = set(
+            Photo.objects.filter(file_name__in=paths).values_list(
+                "file_name", flat=True
+            )
+        )
+        for path in sorted(paths - known):
+            if default_storage.get_modified_time(path) < before:
+                _delete_file(path)
+                removed += 1
+    return removed
+
+
+def _listdir(path: str) -> tuple[list[str], list[str]]:
+    try:
+        return default_storage.listdir(path)
+    except FileNotFoundError:
+        return [], []
+
+
+def _delete_file(name: str) -> None:
+    try:
+        default_storage.delete(name)
+    except OSError as error:
+        logger.error("file %s not deleted, the next sweep tries again: %s", name, error)

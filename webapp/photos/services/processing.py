@@ -1,0 +1,270 @@
+"""A queued photo becomes its result, exactly once, whoever dies meanwhile.
+
+Whoever claims a photo gets a lease with a token; every later step is an UPDATE on
+that token. A lease lasts seconds and is renewed while the work goes on, so that
+the photo of a killed worker is free again soon, and that of a slow one stays its.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Final
+
+import numpy as np
+from celery.exceptions import SoftTimeLimitExceeded
+from django.core.files.storage import default_storage
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+from django.db.models import F
+from django.utils import timezone
+from PIL import Image
+
+from ml.inference import Reading
+from ml.labels import EMOTIONS
+from ml.preprocessing import UInt8Array, crop_faces
+from ml.quality import face_quality
+from ml.types import DetectedFace, FaceQuality
+from webapp.photos.models import (
+    MAX_ATTEMPTS,
+    Face,
+    FailureReason,
+    Photo,
+    PhotoStatus,
+    Prediction,
+)
+from webapp.photos.services.queue import count_waiting_messages, wake_worker
+from webapp.photos.services.serving import NoModelServes, ServingModel, model_server
+
+LEASE_SECONDS: Final = 4.0
+_RENEW_EVERY_SECONDS: Final = 1.0
+_MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
+_SWEEP_LIMIT: Final = 500
+
+logger = logging.getLogger(__name__)
+
+
+def claim_photo(*, photo_id: uuid.UUID) -> Photo | None:
+    """Lease a queued photo; None where somebody else has it or it is gone."""
+    token = uuid.uuid4()
+    claimed = Photo.objects.filter(
+        pk=photo_id, status=PhotoStatus.QUEUED, attempts__lt=MAX_ATTEMPTS
+    ).update(
+        status=PhotoStatus.PROCESSING,
+        lease_token=token,
+        lease_expires_at=_lease_end(),
+        attempts=F("attempts") + 1,
+    )
+    if not claimed:
+        return None
+    # Gone, where it was deleted in this very moment.
+    return Photo.objects.filter(pk=photo_id, lease_token=token).first()
+
+
+def process_claimed_photo(*, photo: Photo) -> None:
+    """Read every face of a claimed photo and finish it, or give it back.
+
+    Never raises for what a photo or a model can do: the photo then waits for its
+    next attempt or is failed, with a reason.
+    """
+    try:
+        with _lease_kept(photo):
+            _read_and_finish(photo)
+    except SoftTimeLimitExceeded:
+        logger.warning("photo %s: took too long", photo.pk)
+        give_back_photo(photo=photo, reason=FailureReason.TIMEOUT)
+    except DatabaseError:
+        # The row cannot be written now; the lease runs out and the sweep sees to it.
+        raise
+    except NoModelServes as error:
+        logger.error("photo %s: %s", photo.pk, error)
+        give_back_photo(photo=photo, reason=FailureReason.MODEL)
+    except OSError as error:
+        logger.error("photo %s: its file cannot be read: %s", photo.pk, error)
+        give_back_photo(photo=photo, reason=FailureReason.UNREADABLE)
+    except Exception:
+        # The border of the job: whatever a network raises is this photo's failure
+        # and must not stop the worker.
+        logger.exception("photo %s: attempt %s failed", photo.pk, photo.attempts)
+        give_back_photo(photo=photo, reason=FailureReason.MODEL)
+
+
+def give_back_photo(*, photo: Photo, reason: FailureReason) -> bool:
+    """End a lease without a result: queued again, or failed after the last
+    attempt. False where the lease was lost meanwhile."""
+    mine = Photo.objects.filter(
+        pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
+    )
+    if photo.attempts >= MAX_ATTEMPTS:
+        return bool(
+            mine.update(
+                status=PhotoStatus.FAILED,
+                failure_reason=reason,
+                done_at=timezone.now(),
+                lease_token=None,
+                lease_expires_at=None,
+            )
+        )
+    given_back = mine.update(
+        status=PhotoStatus.QUEUED,
+        queued_at=timezone.now(),
+        lease_token=None,
+        lease_expires_at=None,
+    )
+    if given_back:
+        transaction.on_commit(lambda: wake_worker(photo.pk), robust=True)
+    return bool(given_back)
+
+
+def sweep_photos() -> int:
+    """Set going what stands still; how many photos that were.
+
+    Expired leases end; and where fewer messages lie in the queue than photos wait,
+    the oldest photos get a new one. Runs any number of times, also at once.
+    """
+    now = timezone.now()
+    stranded = Photo.objects.filter(
+        status=PhotoStatus.PROCESSING, lease_expires_at__lt=now
+    ).order_by("lease_expires_at")[:_SWEEP_LIMIT]
+    moved = sum(
+        give_back_photo(photo=photo, reason=FailureReason.WORKER_LOST)
+        for photo in stranded
+    )
+    waiting = Photo.objects.filter(
+        status=PhotoStatus.QUEUED,
+        queued_at__lt=now - timedelta(seconds=_MESSAGE_LOST_AFTER_SECONDS),
+    ).order_by("queued_at")
+    owed = waiting.count()
+    messages = count_waiting_messages() if owed else 0
+    if messages is None or owed <= messages:
+        return moved
+    lost = min(owed - messages, _SWEEP_LIMIT)
+    for photo_id in waiting.values_list("pk", flat=True)[:lost]:
+        if not wake_worker(photo_id):
+            break
+        moved += 1
+    return moved
+
+
+def _read_and_finish(photo: Photo) -> None:
+    serving = model_server.champion()
+    with default_storage.open(photo.file_name, "rb") as handle:
+        image = Image.open(io.BytesIO(handle.read()), formats=["JPEG"])
+        image.load()
+    detection = model_server.detector.detect(image)
+    crops = crop_faces(image, detection.faces, serving.classifier.manifest.input)
+    reading = serving.classifier.read_crops(crops)
+    qualities = [face_quality(image, face) for face in detection.faces]
+    factor = (photo.width_px / image.width, photo.height_px / image.height)
+    faces = [face.scaled(*factor) for face in detection.faces]
+    _finish_photo(photo, serving, detection.found, faces, crops, qualities, reading)
+
+
+def _finish_photo(
+    photo: Photo,
+    serving: ServingModel,
+    faces_found: int,
+    faces: list[DetectedFace],
+    crops: UInt8Array,
+    qualities: list[FaceQuality],
+    reading: Reading,
+) -> None:
+    """Write the result and end the lease in one transaction, or write nothing."""
+    with transaction.atomic():
+        finished = Photo.objects.filter(
+            pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
+        ).update(
+            status=PhotoStatus.DONE,
+            done_at=timezone.now(),
+            faces_found=faces_found,
+            model_version=serving.version,
+            lease_token=None,
+            lease_expires_at=None,
+        )
+        if not finished:
+            logger.warning("photo %s: the lease was lost, result dropped", photo.pk)
+            return
+        rows = Face.objects.bulk_create(
+            _face_row(photo, index, face, crop, quality)
+            for index, (face, crop, quality) in enumerate(
+                zip(faces, crops, qualities, strict=True), start=1
+            )
+        )
+        Prediction.objects.bulk_create(
+            Prediction(
+                face=row,
+                model_version=serving.version,
+                not_sure=scores.not_sure,
+                **{
+                    emotion.value: probability
+                    for emotion, probability in zip(
+                        EMOTIONS, scores.probabilities, strict=True
+                    )
+                },
+            )
+            for row, scores in zip(rows, reading.scores, strict=True)
+        )
+
+
+def _face_row(
+    photo: Photo, index: int, face: DetectedFace, crop: UInt8Array, quality: FaceQuality
+) -> Face:
+    marks = face.landmarks
+    return Face(
+        photo=photo,
+        index=index,
+        x=face.box.x,
+        y=face.box.y,
+        width=face.box.width,
+        height=face.box.height,
+        landmarks=list(asdict(marks).values()) if marks else None,
+        detector_score=face.score,
+        assumed=face.assumed,
+        quality=asdict(quality),
+        crop=_png(crop),
+    )
+
+
+def _png(crop: UInt8Array) -> bytes:
+    """uint8 (S, S, C) as PNG: what the model saw, to the last pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.squeeze(crop)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _lease_kept(photo: Photo) -> Iterator[None]:
+    """Renew the lease while the block runs; a short one never gets that far."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        try:
+            while not stop.wait(_RENEW_EVERY_SECONDS):
+                try:
+                    kept = Photo.objects.filter(
+                        pk=photo.pk, lease_token=photo.lease_token
+                    ).update(lease_expires_at=_lease_end())
+                except DatabaseError as error:
+                    logger.warning("photo %s: lease not renewed: %s", photo.pk, error)
+                    continue
+                if not kept:
+                    return
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=renew, name=f"lease-{photo.pk}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _lease_end() -> datetime:
+    return timezone.now() + timedelta(seconds=LEASE_SECONDS)

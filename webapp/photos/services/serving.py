@@ -1,0 +1,94 @@
+"""The networks of this process: the detector, and whichever version is champion.
+
+A worker asks before every photo, so a promotion is in force at once and without a
+restart; a photo is read by one version alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ml.detection import FaceDetector
+from ml.inference import EmotionClassifier
+from ml.manifest import ManifestError, ModelFileError
+from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import get_champion, read_model_file
+
+logger = logging.getLogger(__name__)
+
+
+class NoModelServes(Exception):
+    """No version is registered, or the only one cannot be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModel:
+    """A registered version and its loaded network."""
+
+    version: ModelVersion
+    classifier: EmotionClassifier
+
+
+class ModelServer:
+    """Keeps one detector and one classifier loaded; safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._detector: FaceDetector | None = None
+        self._model: ServingModel | None = None
+        self._refused_sha256 = ""
+
+    @property
+    def detector(self) -> FaceDetector:
+        with self._lock:
+            if self._detector is None:
+                self._detector = FaceDetector()
+            return self._detector
+
+    def champion(self) -> ServingModel:
+        """The champion, loaded.
+
+        A champion whose file is not what the registry says does not load: the last
+        good one goes on serving, and the log says so. Raises ``NoModelServes``
+        where there is none.
+        """
+        champion = get_champion()
+        if champion is None:
+            raise NoModelServes("no model is registered: run manage.py bootstrap")
+        with self._lock:
+            if self._model is None or self._model.version.pk != champion.pk:
+                self._load(champion)
+            if self._model is None:
+                raise NoModelServes(f"version {champion.version} cannot be loaded")
+            return self._model
+
+    def warm_up(self) -> None:
+        """Load both networks and run each once: the first run is the slowest.
+
+        Raises ``NoModelServes``.
+        """
+        spec = self.champion().classifier.manifest.input
+        blank = np.zeros((1, spec.size_px, spec.size_px, spec.channels), np.uint8)
+        self.champion().classifier.read_crops(blank)
+        self.detector.detect(Image.new("RGB", (640, 480)))
+
+    def _load(self, champion: ModelVersion) -> None:
+        try:
+            classifier = EmotionClassifier(*read_model_file(champion))
+        except (ManifestError, ModelFileError) as error:
+            if self._refused_sha256 != champion.sha256:
+                logger.error("version %s is refused: %s", champion.version, error)
+                self._refused_sha256 = champion.sha256
+            return
+        self._refused_sha256 = ""
+        self._model = ServingModel(champion, classifier)
+        logger.info("version %s serves", champion.version)
+
+
+model_server = ModelServer()
+"""The one of this process."""

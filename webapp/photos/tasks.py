@@ -1,0 +1,49 @@
+"""What workers are woken for. Every task may run twice and be killed anywhere."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from celery import current_app, shared_task
+from celery.signals import worker_process_init
+
+from webapp.photos.services import erasure, processing
+from webapp.photos.services.queue import INFERENCE_QUEUE
+from webapp.photos.services.serving import NoModelServes, model_server
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task
+def process_photo(photo_id: str) -> None:
+    photo = processing.claim_photo(photo_id=uuid.UUID(photo_id))
+    if photo is not None:
+        processing.process_claimed_photo(photo=photo)
+
+
+@shared_task
+def sweep_photos() -> None:
+    processing.sweep_photos()
+
+
+@shared_task
+def erase_expired_photos() -> None:
+    erasure.erase_expired_photos()
+
+
+@shared_task
+def remove_orphan_files() -> None:
+    erasure.remove_orphan_files()
+
+
+@worker_process_init.connect
+def load_networks(**_: Any) -> None:
+    """Before the first photo: a claim must be short, lest it dies with its worker."""
+    if INFERENCE_QUEUE not in current_app.amqp.queues.consume_from:
+        return
+    try:
+        model_server.warm_up()
+    except NoModelServes as error:
+        logger.warning("no model yet: %s", error)
