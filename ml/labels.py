@@ -18,11 +18,6 @@ class Emotion(StrEnum):
     SURPRISE = "surprise"
     NEUTRAL = "neutral"
 
-    @property
-    def index(self) -> int:
-        """Position in every probability vector, 0 to 3."""
-        return EMOTIONS.index(self)
-
 
 EMOTIONS: Final[tuple[Emotion, ...]] = tuple(Emotion)
 """The one order. ``EMOTIONS[i]`` belongs to ``probabilities[i]``."""
