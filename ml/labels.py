@@ -18,6 +18,11 @@ class Emotion(StrEnum):
     SURPRISE = "surprise"
     NEUTRAL = "neutral"
 
+    @property
+    def position(self) -> int:
+        """Place in every probability vector, 0 to 3."""
+        return EMOTIONS.index(self)
+
 
 EMOTIONS: Final[tuple[Emotion, ...]] = tuple(Emotion)
 """The one order. ``EMOTIONS[i]`` belongs to ``probabilities[i]``."""
