@@ -1,0 +1,300 @@
+"""Folder data set and annotations -> arrays in memory.
+
+A data set is a folder with ``train``, ``validation`` and ``test``, each with one
+folder an emotion. Beside it (or around it, as ``facial_emotion_images/``) there may
+lie ``annotations.csv`` with the votes of several people for each file, and
+``other_expressions/`` with faces that were filed under another emotion.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.consensus import NO_LABEL, VOTE_COLUMNS, soft_labels, strict_majority
+from ml.duplicates import near_duplicates, thumbnails
+from ml.images import ImageRefused, decode_image
+from ml.labels import EMOTIONS, Emotion
+from ml.manifest import InputSpec
+from ml.preprocessing import crop_faces, whole_picture
+
+UInt8Array = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+
+Split = Literal["train", "validation", "test"]
+LabelSource = Literal["folder", "consensus"]
+
+SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
+IMAGE_FOLDER: Final = "facial_emotion_images"
+OTHERS_FOLDER: Final = "other_expressions"
+ANNOTATIONS_FILE: Final = "annotations.csv"
+
+Progress = Callable[[str, int], Callable[[], None]]
+"""``progress(title, total)`` starts a bar and returns what advances it by one."""
+
+
+class DataError(Exception):
+    """The data cannot be used; ``str()`` says what to do, to a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of a data set lie.
+
+    ``images`` holds the splits. Names of files are relative to ``base``, which is
+    the annotations' folder where there are any.
+    """
+
+    base: Path
+    images: Path
+    others: Path | None
+    annotations: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceSet:
+    """N faces in memory.
+
+    ``crops`` uint8 (N, S, S, C); ``folder_labels`` and ``consensus`` int64 (N,),
+    indices into ``EMOTIONS`` or ``NO_LABEL``; ``votes`` int64 (N, 10) in
+    ``VOTE_COLUMNS`` order, None where nobody voted; ``targets`` float32 (N, K)
+    what training aims at, rows sum to 1, the first four columns the emotions;
+    ``weights`` float32 (N,); ``unreadable`` lists what could not be opened, and why.
+    """
+
+    files: tuple[str, ...]
+    crops: UInt8Array
+    folder_labels: IntArray
+    targets: Float32Array
+    weights: Float32Array
+    votes: IntArray | None = None
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def consensus(self) -> IntArray:
+        """The strict majority of the votes; the folder's label without votes."""
+        if self.votes is None:
+            return self.folder_labels
+        return strict_majority(self.votes)
+
+    def labels(self, source: LabelSource) -> IntArray:
+        return self.folder_labels if source == "folder" else self.consensus
+
+    def take(self, index: IntArray | npt.NDArray[np.bool_]) -> FaceSet:
+        """The faces of an index or mask, in its order."""
+        chosen = np.arange(len(self))[index]
+        return replace(
+            self,
+            files=tuple(self.files[i] for i in chosen),
+            crops=self.crops[chosen],
+            folder_labels=self.folder_labels[chosen],
+            targets=self.targets[chosen],
+            weights=self.weights[chosen],
+            votes=None if self.votes is None else self.votes[chosen],
+        )
+
+
+def find_layout(data: Path) -> Layout:
+    """Recognise a data set's folder; raises ``DataError`` with what is missing."""
+    if not data.is_dir():
+        raise DataError(f"{data} is no folder. Give the folder of the data set.")
+    around = data / IMAGE_FOLDER
+    images = around if around.is_dir() else data
+    missing = [split for split in SPLITS if not (images / split).is_dir()]
+    if missing:
+        raise DataError(
+            f"{images} has no folder {', '.join(missing)}. A data set has the folders "
+            f"{', '.join(SPLITS)}, each with {', '.join(EMOTIONS)}."
+        )
+    base = data
+    if images == data and (data.parent / ANNOTATIONS_FILE).is_file():
+        base = data.parent
+    annotations = base / ANNOTATIONS_FILE
+    others = base / OTHERS_FOLDER
+    return Layout(
+        base=base,
+        images=images,
+        others=others if others.is_dir() else None,
+        annotations=annotations if annotations.is_file() else None,
+    )
+
+
+def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
+    """File name relative to ``path``'s folder -> votes in ``VOTE_COLUMNS`` order.
+
+    Raises ``DataError`` with the line that cannot be read.
+    """
+    columns = [f"votes_{word}" for word in VOTE_COLUMNS]
+    votes: dict[str, tuple[int, ...]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = csv.DictReader(handle)
+            missing = {"file", *columns} - set(rows.fieldnames or ())
+            if missing:
+                raise DataError(f"{path} has no column {', '.join(sorted(missing))}.")
+            for row in rows:
+                try:
+                    counts = tuple(int(row[column]) for column in columns)
+                except (TypeError, ValueError) as error:
+                    raise DataError(
+                        f"{path}, line {rows.line_num}: votes must be whole numbers."
+                    ) from error
+                if min(counts) < 0:
+                    raise DataError(
+                        f"{path}, line {rows.line_num}: votes cannot be negative."
+                    )
+                votes[row["file"]] = counts
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return votes
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every regular file below ``folder``, hidden ones left out, in name order."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def files_of_split(
+    layout: Layout, split: Split, with_others: bool = False
+) -> Iterator[tuple[Path, int]]:
+    """(path, folder label) of a split; others carry ``NO_LABEL``.
+
+    Raises ``DataError`` where a class has no folder or no file.
+    """
+    for emotion in EMOTIONS:
+        folder = layout.images / split / emotion.value
+        if not folder.is_dir():
+            raise DataError(
+                f"{layout.images / split} has no folder {emotion.value!r}. Each split "
+                f"needs {', '.join(EMOTIONS)}."
+            )
+        files = list_files(folder)
+        if not files:
+            raise DataError(f"{folder} holds no file. Put pictures of faces there.")
+        for path in files:
+            yield path, emotion.position
+    if with_others and layout.others is not None:
+        others = layout.others / split
+        if others.is_dir():
+            for path in list_files(others):
+                yield path, NO_LABEL
+
+
+def load_face(path: Path, spec: InputSpec) -> UInt8Array:
+    """One file, taken as one face: uint8 (S, S, C). Raises ``ImageRefused``."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageRefused(f"The file cannot be read: {error}.") from error
+    photo = decode_image(data).pixels
+    return np.asarray(crop_faces(photo, [whole_picture(photo)], spec)[0])
+
+
+def load_split(
+    layout: Layout,
+    split: Split,
+    spec: InputSpec,
+    *,
+    source: LabelSource = "consensus",
+    with_others: bool = False,
+    progress: Progress | None = None,
+) -> FaceSet:
+    """Read a split into memory.
+
+    ``source`` decides the targets: the folders' names, one-hot, (N, 4); or the
+    shares of the votes, (N, 10), where there are annotations. Files that are no
+    picture are left out and listed in ``unreadable``. Raises ``DataError``.
+    """
+    votes_by_file = (
+        read_annotations(layout.annotations) if layout.annotations is not None else {}
+    )
+    # A face filed under another emotion says something only where people voted.
+    with_others = with_others and source == "consensus" and bool(votes_by_file)
+    listed = list(files_of_split(layout, split, with_others))
+    advance = progress(f"Reading {split}", len(listed)) if progress else None
+    shape = (len(listed), spec.size_px, spec.size_px, spec.channels)
+    crops = np.empty(shape, np.uint8)
+    names: list[str] = []
+    labels: list[int] = []
+    unreadable: list[tuple[str, str]] = []
+    for path, label in listed:
+        name = path.relative_to(layout.base).as_posix()
+        try:
+            crops[len(names)] = load_face(path, spec)
+            names.append(name)
+            labels.append(label)
+        except ImageRefused as error:
+            unreadable.append((name, str(error)))
+        if advance:
+            advance()
+    if not names:
+        raise DataError(
+            f"None of the {len(listed)} files of {split} is a picture that can be "
+            f"read; the first: {unreadable[0][1]}"
+        )
+    votes = _votes_of(names, labels, votes_by_file)
+    folder_labels = np.array(labels, np.int64)
+    return FaceSet(
+        files=tuple(names),
+        crops=crops[: len(names)],
+        folder_labels=folder_labels,
+        targets=make_targets(folder_labels, votes, source),
+        weights=np.ones(len(names), np.float32),
+        votes=votes,
+        unreadable=tuple(unreadable),
+    )
+
+
+def make_targets(
+    folder_labels: IntArray, votes: IntArray | None, source: LabelSource
+) -> Float32Array:
+    """What training aims at: one-hot (N, 4), or shares of the votes (N, 10)."""
+    if source == "consensus" and votes is not None:
+        return soft_labels(votes)
+    return np.eye(len(EMOTIONS), dtype=np.float32)[folder_labels]
+
+
+def without_near_duplicates(train: FaceSet, held_out: Sequence[FaceSet]) -> FaceSet:
+    """``train`` less the faces that nearly are a face of validation or test."""
+    keep = np.ones(len(train), bool)
+    left = thumbnails(train.crops)
+    for faces in held_out:
+        pairs, _ = near_duplicates(left, thumbnails(faces.crops))
+        keep[pairs[:, 0]] = False
+    return train.take(keep)
+
+
+def counts_by_emotion(labels: IntArray) -> dict[Emotion, int]:
+    return {emotion: int((labels == emotion.position).sum()) for emotion in EMOTIONS}
+
+
+def _votes_of(
+    names: Sequence[str],
+    labels: Sequence[int],
+    votes_by_file: dict[str, tuple[int, ...]],
+) -> IntArray | None:
+    """Votes of the named files; where a file has none, its folder votes once."""
+    if not any(name in votes_by_file for name in names):
+        return None
+    votes = np.zeros((len(names), len(VOTE_COLUMNS)), np.int64)
+    for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+        if name in votes_by_file:
+            votes[row] = votes_by_file[name]
+        elif label != NO_LABEL:
+            votes[row, label] = 1
+    return votes

@@ -1,0 +1,196 @@
+"""A trained network -> ONNX and manifest: the form in which it serves."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from ml.calibrate import calibrate
+from ml.consensus import NO_LABEL
+from ml.data import FaceSet, LabelSource
+from ml.evaluate import evaluate_model
+from ml.inference import (
+    FEATURE_MAP_NAME,
+    HEAD_BIAS_NAME,
+    HEAD_WEIGHT_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    EmotionClassifier,
+    read_head,
+)
+from ml.labels import EMOTIONS
+from ml.manifest import (
+    InputSpec,
+    ModelManifest,
+    manifest_path,
+    sha256_of,
+    write_atomically,
+)
+from ml.models import FaceNetwork
+from ml.train import TrainingResult
+
+_MAX_DIFFERENCE: Final = 1e-3
+
+
+class ExportError(Exception):
+    """The network cannot be exported, or its file does not do what it did."""
+
+
+class ServingNetwork(nn.Module):
+    """What serves: the four emotions alone, and the feature map beside the logits.
+
+    With ``flip`` the logits are those of the mean of the face's and its mirror
+    image's pooled features; the feature map is always the face's own. Without it,
+    logits are the head over the map's mean.
+    """
+
+    def __init__(self, network: FaceNetwork, flip: bool) -> None:
+        super().__init__()
+        self.body = network.body
+        self.flip = flip
+        self.head = nn.Linear(network.head.in_features, len(EMOTIONS))
+        with torch.no_grad():
+            self.head.weight.copy_(network.head.weight[: len(EMOTIONS)])
+            self.head.bias.copy_(network.head.bias[: len(EMOTIONS)])
+
+    def forward(self, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        feature_map = self.body(faces)
+        pooled = feature_map.mean(dim=(2, 3))
+        if self.flip:
+            mirrored = self.body(torch.flip(faces, dims=(3,)))
+            pooled = (pooled + mirrored.mean(dim=(2, 3))) / 2
+        return self.head(pooled), feature_map
+
+
+def to_onnx(network: FaceNetwork, spec: InputSpec, flip: bool = False) -> bytes:
+    """ONNX bytes that keep the contract of ``ml.inference``.
+
+    Raises ``ExportError`` where ONNX Runtime would answer otherwise than torch.
+    """
+    serving = ServingNetwork(network, flip).eval()
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, spec.channels, spec.size_px, spec.size_px)
+    example = torch.randn(shape, generator=generator)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                serving,
+                (example,),
+                input_names=[INPUT_NAME],
+                output_names=[LOGITS_NAME, FEATURE_MAP_NAME],
+                dynamic_shapes=({0: torch.export.Dim("faces", min=1, max=4096)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise ExportError("the exporter returned nothing")
+    model = program.model_proto
+    # Names of source files and lines: of no use to who serves, and not his business.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    del model.graph.value_info[:]
+    data = bytes(model.SerializeToString())
+    weight, bias = read_head(data)
+    if weight.shape != (len(EMOTIONS), network.head.in_features) or bias.shape != (
+        len(EMOTIONS),
+    ):
+        raise ExportError(
+            f"{HEAD_WEIGHT_NAME} or {HEAD_BIAS_NAME} has the wrong shape: "
+            f"{weight.shape}, {bias.shape}"
+        )
+    difference = _difference_from_torch(serving, data)
+    if not difference < _MAX_DIFFERENCE:
+        raise ExportError(f"ONNX Runtime answers otherwise than torch: {difference}")
+    return data
+
+
+def export_result(
+    result: TrainingResult,
+    path: Path,
+    validation: FaceSet,
+    *,
+    version: str,
+    flip: bool = False,
+    source: LabelSource = "consensus",
+    measured_on: dict[str, FaceSet] | None = None,
+) -> ModelManifest:
+    """Export, check against torch, calibrate on validation, measure, write.
+
+    ``measured_on`` names further sets (``{"test": ...}``) whose figures go into the
+    manifest, against both label sources where both are known. Raises
+    ``ExportError``; nothing is written then.
+    """
+    model_config = result.config.model
+    spec = InputSpec(
+        size_px=model_config.size_px, channels=3 if model_config.channels == 3 else 1
+    )
+    data = to_onnx(result.network, spec, flip)
+    manifest = ModelManifest(
+        version=version,
+        architecture=model_config.architecture,
+        sha256=sha256_of(data),
+        size_bytes=len(data),
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        input=spec,
+        training={
+            "config": result.config.to_dict(),
+            "epochs_done": len(result.history),
+            "flip_folded": flip,
+            "labels": source,
+        },
+    )
+    labelled = validation.take(validation.labels(source) != NO_LABEL)
+    logits = EmotionClassifier(manifest, data).read_crops(labelled.crops)
+    manifest = replace(
+        manifest, calibration=calibrate(logits.logits, labelled.labels(source))
+    )
+    classifier = EmotionClassifier(manifest, data)
+    sources: tuple[LabelSource, ...] = ("consensus", "folder")
+    metrics: dict[str, Any] = {
+        name: {
+            kind: evaluate_model(classifier, faces, kind).to_dict()
+            for kind in (sources if faces.votes is not None else sources[1:])
+        }
+        for name, faces in {"validation": validation, **(measured_on or {})}.items()
+    }
+    manifest = replace(manifest, metrics=metrics)
+    write_model(path, data, manifest)
+    return manifest
+
+
+def write_model(path: Path, data: bytes, manifest: ModelManifest) -> None:
+    """Write a model file, then the manifest that vouches for it.
+
+    Between the two a reader finds a file that its manifest does not describe, and
+    refuses it: never a wrong pair.
+    """
+    write_atomically(path, data)
+    write_atomically(manifest_path(path), manifest.to_json().encode())
+
+
+def _difference_from_torch(serving: ServingNetwork, data: bytes) -> float:
+    """Largest difference of logits between torch and ONNX Runtime, on noise."""
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    shape = [5, *session.get_inputs()[0].shape[1:]]
+    faces = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    with torch.inference_mode():
+        wanted, _ = serving(torch.from_numpy(faces))
+    (given,) = session.run([LOGITS_NAME], {INPUT_NAME: faces})
+    return float(np.abs(wanted.numpy() - given).max())
