@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import pi_heif
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 MAX_PIXELS: Final = 24_000_000
@@ -21,8 +29,14 @@ MIN_SIDE_PX: Final = 16
 MAX_SIDE_PX: Final = 16_000
 MAX_FRAMES: Final = 1
 
-FORMATS: Final[tuple[str, ...]] = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "MPO")
-"""Pillow's names. MPO is what many phones and cameras call their JPEG."""
+FORMATS: Final[tuple[str, ...]] = (
+    JpegImagePlugin.JpegImageFile.format,  # and the MPO that many phones make of it
+    PngImagePlugin.PngImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    AvifImagePlugin.AvifImageFile.format,
+    "HEIF",
+)
+"""Pillow's names; their plugins are imported here, for Pillow loads them lazily."""
 
 FORMAT_WORDS: Final = "JPEG, PNG, WebP, AVIF or HEIC"
 

@@ -1,0 +1,46 @@
+"""Pictures for tests: public-domain photographs that packages ship, and drawn files."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def astronaut() -> Image.Image:
+    """Eileen Collins, 512 x 512, one face (NASA, public domain; scikit-image)."""
+    return Image.open(_package_file("skimage", "data/astronaut.png")).convert("RGB")
+
+
+def hopper() -> Image.Image:
+    """Grace Hopper, 512 x 600, one face (US Navy, public domain; matplotlib)."""
+    path = _package_file("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")
+    return Image.open(path).convert("RGB")
+
+
+def landscape() -> Image.Image:
+    """640 x 480 without a face: a drawn sky over a drawn field."""
+    rows = np.linspace(0, 1, 480)[:, None]
+    columns = np.linspace(0, 1, 640)[None, :]
+    sky = 180 - 120 * rows + 20 * np.sin(9 * columns)
+    picture = np.stack([sky * 0.6, sky * 0.9, 255 - 100 * rows + 0 * columns], axis=2)
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
+    """The picture as a file of that format."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def _package_file(package: str, name: str) -> Path:
+    """A file that a package ships, without importing the package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError(f"the package {package} is missing: run make install")
+    return Path(spec.submodule_search_locations[0]) / name

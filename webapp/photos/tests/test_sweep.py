@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from celery import current_app
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.utils import timezone
+
+from webapp.photos.models import Photo
+from webapp.photos.services.erasure import (
+    delete_photo,
+    erase_expired_photos,
+    remove_orphan_files,
+)
+from webapp.photos.services.processing import sweep_photos
+from webapp.photos.services.queue import (
+    INFERENCE_QUEUE,
+    count_waiting_messages,
+    wake_worker,
+)
+from webapp.photos.tests.factories import PhotoFactory
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def empty_queue() -> None:
+    with current_app.connection_for_write() as connection:
+        connection.default_channel.queue_declare(INFERENCE_QUEUE, durable=True)
+        connection.default_channel.queue_purge(INFERENCE_QUEUE)
+
+
+def aged_photo(seconds: int) -> Photo:
+    return PhotoFactory(queued_at=timezone.now() - timedelta(seconds=seconds))
+
+
+def test_photo_whose_message_was_lost_gets_a_new_one() -> None:
+    aged_photo(60)
+
+    sweep_photos()
+
+    assert count_waiting_messages() == 1
+
+
+def test_photo_that_merely_waits_gets_no_second_message() -> None:
+    for photo in (aged_photo(60), aged_photo(50)):
+        wake_worker(photo.pk)
+
+    sweep_photos()
+    sweep_photos()
+
+    assert count_waiting_messages() == 2
+
+
+def test_fresh_photo_is_left_alone() -> None:
+    PhotoFactory()
+
+    assert sweep_photos() == 0
+
+
+def test_without_a_broker_the_sweep_waits_and_the_photo_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = aged_photo(60)
+    monkeypatch.setattr(current_app.conf, "broker_read_url", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(current_app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
+
+    assert sweep_photos() == 0
+
+    photo.refresh_from_db()
+    assert photo.status == "queued"
+
+
+def test_expired_photo_is_erased_with_its_file() -> None:
+    kept = PhotoFactory()
+    gone = PhotoFactory(expires_at=timezone.now() - timedelta(seconds=1))
+
+    assert erase_expired_photos() == 1
+
+    assert list(Photo.objects.all()) == [kept]
+    assert not default_storage.exists(gone.file_name)
+    assert default_storage.exists(kept.file_name)
+
+
+def test_deleted_photo_leaves_no_file() -> None:
+    photo = PhotoFactory()
+
+    delete_photo(photo=photo)
+
+    assert not default_storage.exists(photo.file_name)
+
+
+def test_orphan_file_is_removed_once_it_is_old() -> None:
+    photo = PhotoFactory()
+    old = default_storage.save("photos/aa/old.jpg", ContentFile(b"x"))
+    new = default_storage.save("photos/aa/new.jpg", ContentFile(b"x"))
+    hour_ago = time.time() - 3600
+    for name in (old, photo.file_name):
+        os.utime(Path(default_storage.path(name)), (hour_ago, hour_ago))
+
+    assert remove_orphan_files() == 1
+
+    assert not default_storage.exists(old)
+    assert default_storage.exists(new)
+    assert default_storage.exists(photo.file_name)
+
+
+def test_orphan_sweep_of_an_empty_site_finds_nothing() -> None:
+    assert remove_orphan_files() == 0
