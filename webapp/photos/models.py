@@ -42,6 +42,9 @@ class Photo(TimedModel):
 
     ``width_px`` and ``height_px`` are those of the upright original; the stored
     JPEG may be smaller. ``visitor_key`` is the hash of the browser's token.
+    ``expires_at`` is null where the visitor asked to keep the photo;
+    ``training_consent_at`` is null unless its faces may be used for training, and
+    ``consent_version`` names the text that was agreed to.
     ``lease_token`` names the one worker that may finish it, until
     ``lease_expires_at``.
     """
@@ -66,7 +69,10 @@ class Photo(TimedModel):
     lease_expires_at = models.DateTimeField(null=True)
     queued_at = models.DateTimeField()
     done_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(db_index=True)
+    expires_at = models.DateTimeField(null=True, db_index=True)
+
+    training_consent_at = models.DateTimeField(null=True)
+    consent_version = models.CharField(max_length=16, blank=True, default="")
 
     idempotency_hash = models.CharField(max_length=64, null=True, unique=True)  # noqa: DJ001
     upload_sha256 = models.CharField(max_length=64)
