@@ -159,7 +159,11 @@ class Face(TimedModel):
 
 
 class Prediction(TimedModel):
-    """What one ModelVersion said of one Face. Immutable."""
+    """What one ModelVersion said of one Face. Immutable.
+
+    ``activation`` says where each emotion was seen: float16, little-endian, of
+    shape (4, side, side), upright as the crop.
+    """
 
     face = models.ForeignKey(Face, on_delete=models.CASCADE, related_name="predictions")
     model_version = models.ForeignKey(
@@ -170,6 +174,7 @@ class Prediction(TimedModel):
     surprise = models.FloatField()
     neutral = models.FloatField()
     not_sure = models.BooleanField()
+    activation = models.BinaryField()
 
     class Meta:
         ordering = ["face", "created_at"]

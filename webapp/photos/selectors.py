@@ -177,7 +177,7 @@ def get_photo_result(*, photo: Photo) -> PhotoResult:
             face__photo=photo, model_version=photo.model_version_id
         )
         .select_related("face")
-        .defer("face__crop", "face__landmarks")
+        .defer("face__crop", "face__landmarks", "activation")
         .order_by("face__index")
     ]
     return PhotoResult(photo, _message(photo, faces), faces)

@@ -176,6 +176,7 @@ def _finish_photo(
     reading: Reading,
 ) -> None:
     """Write the result and end the lease in one transaction, or write nothing."""
+    activations = serving.classifier.class_activation(reading.feature_map)
     with transaction.atomic():
         finished = Photo.objects.filter(
             pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
@@ -201,6 +202,7 @@ def _finish_photo(
                 face=row,
                 model_version=serving.version,
                 not_sure=scores.not_sure,
+                activation=activation.astype("<f2").tobytes(),
                 **{
                     emotion.value: probability
                     for emotion, probability in zip(
@@ -208,7 +210,9 @@ def _finish_photo(
                     )
                 },
             )
-            for row, scores in zip(rows, reading.scores, strict=True)
+            for row, scores, activation in zip(
+                rows, reading.scores, activations, strict=True
+            )
         )
 
 
