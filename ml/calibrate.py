@@ -26,6 +26,12 @@ TARGET_ACCURACY: Final = 0.985
 _LOG_RANGE: Final = (math.log(0.05), math.log(20.0))
 
 
+def log_loss(probabilities: Float64Array, labels: IntArray) -> float:
+    """Mean negative logarithm of what (N, 4) probabilities gave the labels (N,)."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+
 def fit_temperature(logits: npt.NDArray[np.floating], labels: IntArray) -> float:
     """The temperature with the least log loss on (N, 4) logits; in [0.05, 20].
 
@@ -34,9 +40,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: IntArray) -> float
     """
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logits, math.exp(log_temperature))
-        chosen = probabilities[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        return log_loss(softmax(logits, math.exp(log_temperature)), labels)
 
     golden = (math.sqrt(5) - 1) / 2
     low, high = _LOG_RANGE

@@ -104,13 +104,13 @@ class FaceSet:
         )
 
 
-def find_layout(data: Path) -> Layout:
+def find_layout(data: Path, needed: Sequence[Split] = SPLITS) -> Layout:
     """Recognise a data set's folder; raises ``DataError`` with what is missing."""
     if not data.is_dir():
         raise DataError(f"{data} is no folder. Give the folder of the data set.")
     around = data / IMAGE_FOLDER
     images = around if around.is_dir() else data
-    missing = [split for split in SPLITS if not (images / split).is_dir()]
+    missing = [split for split in needed if not (images / split).is_dir()]
     if missing:
         raise DataError(
             f"{images} has no folder {', '.join(missing)}. A data set has the folders "
@@ -277,6 +277,107 @@ def without_near_duplicates(train: FaceSet, held_out: Sequence[FaceSet]) -> Face
         pairs, _ = near_duplicates(left, thumbnails(faces.crops))
         keep[pairs[:, 0]] = False
     return train.take(keep)
+
+
+def load_for_training(
+    layout: Layout,
+    spec: InputSpec,
+    *,
+    source: LabelSource = "consensus",
+    with_others: bool = True,
+    manifest: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[FaceSet, FaceSet]:
+    """(train, validation), train without near-duplicates of what judges it.
+
+    Of the test pictures nothing is used but that. ``manifest``, made by cleaning,
+    decides instead which faces of train count, with which target and weight.
+    Raises ``DataError``.
+    """
+    train = load_split(
+        layout,
+        "train",
+        spec,
+        source=source,
+        with_others=with_others,
+        progress=progress,
+    )
+    validation = load_split(
+        layout, "validation", spec, source=source, progress=progress
+    )
+    grey = InputSpec(size_px=spec.size_px)
+    test = load_split(layout, "test", grey, progress=progress)
+    if manifest is not None:
+        train = apply_manifest(train, read_cleaned(manifest))
+    held_out = [validation, test]
+    return without_near_duplicates(train, held_out), validation
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedRow:
+    """What cleaning decided on one file: shares of the four emotions (they sum to
+    1), how much the face counts (0: not at all), and why."""
+
+    file: str
+    split: str
+    shares: tuple[float, ...]
+    weight: float
+    reason: str
+
+
+CLEANED_COLUMNS: Final = ("file", "split", *EMOTIONS, "weight", "reason")
+
+
+def read_cleaned(path: Path) -> dict[str, CleanedRow]:
+    """A cleaned manifest by file; raises ``DataError`` with the line."""
+    rows: dict[str, CleanedRow] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle)
+            missing = set(CLEANED_COLUMNS) - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{path} has no column {', '.join(sorted(missing))}.")
+            for raw in reader:
+                try:
+                    shares = tuple(float(raw[emotion]) for emotion in EMOTIONS)
+                    weight = float(raw["weight"])
+                except (TypeError, ValueError) as error:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: shares and weight must be "
+                        "numbers."
+                    ) from error
+                if not (min(*shares, weight) >= 0 and abs(sum(shares) - 1) < 0.01):
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: shares must sum to 1, and "
+                        "nothing may be negative."
+                    )
+                rows[raw["file"]] = CleanedRow(
+                    raw["file"], raw["split"], shares, weight, raw["reason"]
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return rows
+
+
+def apply_manifest(faces: FaceSet, rows: dict[str, CleanedRow]) -> FaceSet:
+    """The faces that a cleaned manifest keeps, with its targets (N, 4) and weights."""
+    keep = [
+        index
+        for index, file in enumerate(faces.files)
+        if file in rows and rows[file].weight > 0
+    ]
+    if not keep:
+        raise DataError(
+            "The cleaned manifest keeps none of the files of train. Was it made from "
+            "this folder?"
+        )
+    chosen = faces.take(np.array(keep, np.int64))
+    kept = [rows[file] for file in chosen.files]
+    return replace(
+        chosen,
+        targets=np.array([row.shares for row in kept], np.float32),
+        weights=np.array([row.weight for row in kept], np.float32),
+    )
 
 
 def counts_by_emotion(labels: IntArray) -> dict[Emotion, int]:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from ml.calibrate import calibrate
+from ml.calibrate import calibrate, fit_temperature, log_loss
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, LabelSource
 from ml.evaluate import evaluate_model
@@ -26,16 +26,19 @@ from ml.inference import (
     LOGITS_NAME,
     EmotionClassifier,
     read_head,
+    softmax,
 )
 from ml.labels import EMOTIONS
 from ml.manifest import (
     InputSpec,
     ModelManifest,
+    Normalisation,
     manifest_path,
     sha256_of,
     write_atomically,
 )
 from ml.models import FaceNetwork
+from ml.preprocessing import normalise
 from ml.train import TrainingResult
 
 _MAX_DIFFERENCE: Final = 1e-3
@@ -94,6 +97,7 @@ def to_onnx(network: FaceNetwork, spec: InputSpec, flip: bool = False) -> bytes:
                 dynamic_shapes=({0: torch.export.Dim("faces", min=1, max=4096)},),
                 dynamo=True,
                 external_data=False,
+                optimize=False,
                 verbose=False,
             )
     finally:
@@ -173,6 +177,28 @@ def export_result(
     manifest = replace(manifest, metrics=metrics)
     write_model(path, data, manifest)
     return manifest
+
+
+def flip_pays(result: TrainingResult, validation: FaceSet, source: LabelSource) -> bool:
+    """Whether folding the mirrored face in lowers the calibrated log loss on
+    validation: it doubles the time a face."""
+    labelled = validation.take(validation.labels(source) != NO_LABEL)
+    labels = labelled.labels(source)
+    batch = normalise(labelled.crops, Normalisation())
+    losses = []
+    for flip in (False, True):
+        serving = ServingNetwork(result.network, flip).eval()
+        with torch.inference_mode():
+            logits = np.concatenate(
+                [
+                    serving(torch.from_numpy(batch[start : start + 256]))[0].numpy()
+                    for start in range(0, len(batch), 256)
+                ]
+            )
+        losses.append(
+            log_loss(softmax(logits, fit_temperature(logits, labels)), labels)
+        )
+    return losses[1] < losses[0]
 
 
 def write_model(path: Path, data: bytes, manifest: ModelManifest) -> None:

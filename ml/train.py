@@ -32,7 +32,7 @@ from ml.data import FaceSet
 from ml.evaluate import confusion_matrix, macro_f1
 from ml.labels import EMOTIONS
 from ml.manifest import Normalisation, write_atomically
-from ml.models import FaceNetwork, ModelConfig, build_network
+from ml.models import FaceNetwork, ModelConfig, build_network, load_pretrained
 from ml.preprocessing import normalise
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
@@ -53,6 +53,7 @@ class TrainConfig:
 
     ``learning_rate`` is for a batch of 128 and grows with it. ``emotion_weight``
     adds the loss over the four emotions alone to that over all that people saw.
+    ``faces_per_epoch`` cuts an epoch short where a whole one costs too much.
     ``mixup_share`` and ``cutmix_share`` are shares of the batches. ``device``
     ``auto`` takes a GPU where there is one; ``precision`` ``auto`` is bf16 where
     the hardware multiplies it.
@@ -62,6 +63,7 @@ class TrainConfig:
     augmentation: AugmentationConfig | None = field(default_factory=AugmentationConfig)
     seed: int = 0
     epochs: int = 60
+    faces_per_epoch: int | None = None
     batch_size: int = 128
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
@@ -176,12 +178,13 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    pretrained: Path | None = None,
 ) -> TrainingResult:
     """Train, or go on where ``run_dir`` holds a checkpoint of the same config.
 
     ``on_batch(done, total)`` follows an epoch. ``stop`` is asked after each epoch;
-    where it says so, the run ends early and can be resumed. Raises
-    ``TrainingError``.
+    where it says so, the run ends early and can be resumed. ``pretrained`` is a
+    file of torchvision's weights to start from. Raises ``TrainingError``.
     """
     _check_data(config, train_faces, validation_faces)
     world = _World(config.device)
@@ -195,6 +198,7 @@ def train(
             on_epoch or (lambda _: None),
             on_batch or (lambda _done, _total: None),
             stop or (lambda: False),
+            pretrained,
         )
     finally:
         world.close()
@@ -221,10 +225,13 @@ def _train(
     on_epoch: Callable[[EpochRecord], None],
     on_batch: Callable[[int, int], None],
     stop: Callable[[], bool],
+    pretrained: Path | None,
 ) -> TrainingResult:
     torch.manual_seed(config.seed)
     device = world.device
     network = build_network(config.model)
+    if pretrained is not None:
+        _start_from(network, pretrained)
     average = build_network(config.model)
     average.load_state_dict(network.state_dict())
     layout = torch.channels_last
@@ -259,7 +266,8 @@ def _train(
     )
     bf16 = _wants_bf16(config, device)
     local_batch = max(2, config.batch_size // world.size)
-    per_epoch = max(1, len(train_faces) // (local_batch * world.size))
+    faces_per_epoch = min(len(train_faces), config.faces_per_epoch or len(train_faces))
+    per_epoch = max(1, faces_per_epoch // (local_batch * world.size))
     peak = config.learning_rate * config.batch_size / 128
     for epoch in range(len(history), config.epochs):
         started = time.monotonic()
@@ -294,7 +302,7 @@ def _train(
                 "The loss is no number any more. Lower the learning rate."
             )
         logits_v = predict_logits(average, validation_faces, device, bf16)
-        loss_v, accuracy, f1 = _judge(logits_v, validation_faces, config)
+        loss_v, accuracy, f1 = _judge(logits_v, validation_faces)
         record = EpochRecord(
             epoch=epoch + 1,
             train_loss=total_loss / per_epoch,
@@ -359,17 +367,16 @@ def predict_logits(
     return np.concatenate(parts)
 
 
-def _judge(
-    logits: Float32Array, faces: FaceSet, config: TrainConfig
-) -> tuple[float, float, float]:
-    """(loss among the four, accuracy, macro F1) against what training aims at:
-    consensus where the targets are votes, else the folders."""
+def _judge(logits: Float32Array, faces: FaceSet) -> tuple[float, float, float]:
+    """(loss among the four, accuracy, macro F1) against what the faces' targets say:
+    consensus where those are votes, else the folders."""
     emotions = len(EMOTIONS)
     targets = torch.from_numpy(faces.targets[:, :emotions])
     mass = targets.sum(dim=1).clamp_min(1e-8)
     inner = F.log_softmax(torch.from_numpy(logits), dim=1)
     loss = float((-(targets * inner).sum(dim=1) / mass).mean())
-    labels = faces.consensus if config.model.outputs > emotions else faces.folder_labels
+    voted = faces.targets.shape[1] > emotions
+    labels = faces.consensus if voted else faces.folder_labels
     known = labels != NO_LABEL
     if not known.any():
         return loss, 0.0, 0.0
@@ -515,6 +522,14 @@ def _wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def _start_from(network: FaceNetwork, path: Path) -> None:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        load_pretrained(network, weights)
+    except Exception as error:  # Damaged files raise whatever zip and pickle like.
+        raise TrainingError(f"{path} cannot be used: {error}") from error
 
 
 def _agreed(stop: bool, world: _World) -> bool:

@@ -1,6 +1,17 @@
 """The zoo: every network that can be trained, one typed config each."""
 
 from ml.models.base import FaceNetwork
-from ml.models.zoo import ARCHITECTURES, ModelConfig, build_network
+from ml.models.zoo import (
+    ARCHITECTURES,
+    ModelConfig,
+    build_network,
+    load_pretrained,
+)
 
-__all__ = ["ARCHITECTURES", "FaceNetwork", "ModelConfig", "build_network"]
+__all__ = [
+    "ARCHITECTURES",
+    "FaceNetwork",
+    "ModelConfig",
+    "build_network",
+    "load_pretrained",
+]

@@ -1,0 +1,382 @@
+"""``python -m ml``: what can be done from a terminal.
+
+What machines read goes to standard output, what people read to the error stream.
+A mistake in what was given ends with a sentence and exit code 2, never with a
+traceback. Torch is imported by the commands that train, and by no other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.table import Table
+
+from ml import figures
+from ml.data import (
+    DataError,
+    FaceSet,
+    LabelSource,
+    Layout,
+    Split,
+    find_layout,
+    load_for_training,
+    load_split,
+)
+from ml.detection import FaceDetector
+from ml.evaluate import EvalReport, evaluate_model
+from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.manifest import (
+    InputSpec,
+    ManifestError,
+    ModelFileError,
+    write_atomically,
+)
+from ml.predict import predict_file
+from ml.progress import console, progress_bars
+from ml.report import write_report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Clean data, train, compare and judge models, read faces.",
+)
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        envvar="FER_DATASET_DIR",
+        help="Folder with train, validation and test.",
+    ),
+]
+ModelOption = Annotated[
+    Path, typer.Option("--model", help="ONNX file with its manifest beside it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+class SplitName(StrEnum):
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Labels(StrEnum):
+    FOLDER = "folder"
+    CONSENSUS = "consensus"
+
+
+class Flip(StrEnum):
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+
+def main() -> None:
+    """The entry point: errors that a person can mend become sentences."""
+    try:
+        app()
+    except (DataError, ManifestError, ModelFileError, ValueError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("Stopped.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    console.print(f"[bold red]error:[/] {sentence}", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Photos.")],
+    face: Annotated[
+        bool, typer.Option("--face", help="Each file is one face: detect none.")
+    ] = False,
+    model: ModelOption = SHIPPED_MODEL,
+    as_json: JsonOption = False,
+) -> None:
+    """Say the emotion of every face in photos; JSON is one object a line."""
+    classifier = EmotionClassifier.load(model)
+    detector = None if face else FaceDetector()
+    refused = 0
+    for path in files:
+        answer = predict_file(path, classifier, detector)
+        refused += "error" in answer
+        if as_json:
+            print(json.dumps(answer), flush=True)
+        else:
+            _print_prediction(answer)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _print_prediction(answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        print(f"{answer['file']}: {answer['error']['message']}")
+        return
+    if not answer["faces"]:
+        print(f"{answer['file']}: no face found")
+    for face in answer["faces"]:
+        box = ", ".join(f"{face['box'][side]:.0f}" for side in face["box"])
+        label = "not sure" if face["not_sure"] else face["label"]
+        shares = "  ".join(
+            f"{emotion} {share:.2f}" for emotion, share in face["probabilities"].items()
+        )
+        print(f"{answer['file']}: [{box}] {label}: {shares}")
+
+
+@app.command()
+def evaluate(
+    data: DataOption,
+    split: Annotated[SplitName, typer.Option(help="Which part.")] = SplitName.TEST,
+    labels: Annotated[
+        Labels | None,
+        typer.Option(help="Whose labels; consensus where there are votes, if unsaid."),
+    ] = None,
+    model: ModelOption = SHIPPED_MODEL,
+    as_json: JsonOption = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for figures and the report.")
+    ] = None,
+) -> None:
+    """Judge a model on a split: figures with 95 % intervals."""
+    classifier = EmotionClassifier.load(model)
+    part: Split = split.value
+    layout = find_layout(data, [part])
+    source = _source(layout, labels)
+    with progress_bars() as progress:
+        faces = load_split(
+            layout, part, classifier.manifest.input, source=source, progress=progress
+        )
+    _warn_of_unreadable(faces)
+    report = evaluate_model(classifier, faces, source)
+    answer = {
+        **report.to_dict(),
+        "split": part,
+        "labels": source,
+        "model_version": classifier.manifest.version,
+        "unreadable": len(faces.unreadable),
+    }
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        _print_report(report, f"{part}, {source} labels")
+    if out is not None:
+        write_report(out, classifier, faces, source, report)
+        console.print(f"Wrote {out}")
+
+
+def _source(layout: Layout, labels: Labels | None) -> LabelSource:
+    if labels is None:
+        return "consensus" if layout.annotations is not None else "folder"
+    if labels is Labels.CONSENSUS and layout.annotations is None:
+        console.print("There are no annotations: the folders' labels are used.")
+        return "folder"
+    return labels.value
+
+
+def _warn_of_unreadable(faces: FaceSet) -> None:
+    if faces.unreadable:
+        name, reason = faces.unreadable[0]
+        console.print(
+            f"{len(faces.unreadable)} files were left out; the first, {name}: {reason}",
+            highlight=False,
+        )
+
+
+def _print_report(report: EvalReport, title: str) -> None:
+    low, high = report.accuracy_interval
+    f1_low, f1_high = report.macro_f1_interval
+    table = Table(title=title)
+    for heading in ("emotion", "precision", "recall", "F1", "support"):
+        table.add_column(heading, justify="left" if heading == "emotion" else "right")
+    for name, row in report.per_class.items():
+        table.add_row(
+            name,
+            f"{row.precision:.3f}",
+            f"{row.recall:.3f}",
+            f"{row.f1:.3f}",
+            str(row.support),
+        )
+    console.print(table)
+    console.print(
+        f"n {report.n}\n"
+        f"accuracy {report.accuracy:.4f} ({low:.4f} to {high:.4f})\n"
+        f"macro F1 {report.macro_f1:.4f} ({f1_low:.4f} to {f1_high:.4f})\n"
+        f"calibration error {report.ece:.4f}\n"
+        f"sure of {report.coverage:.1%}, right there {report.covered_accuracy:.4f}\n"
+        f"surest 85 % right {report.surest_85_accuracy:.4f}",
+        highlight=False,
+    )
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Option(help="Folder for checkpoint and curves.")],
+    data: DataOption,
+    architecture: Annotated[str, typer.Option(help="One of the zoo.")] = "final",
+    channels: Annotated[int, typer.Option(help="1 grey, 3 RGB.")] = 1,
+    labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="A cleaned manifest, from ml clean.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Pretrained weights of torchvision's network.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
+    ema_decay: Annotated[float, typer.Option(min=0.5, max=0.99999)] = 0.999,
+    mixup: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
+    cutmix: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=0, help="For the network; 0 leaves it to torch.")
+    ] = 0,
+    loader_threads: Annotated[
+        int, typer.Option(min=0, help="Prepare batches ahead; good with a GPU.")
+    ] = 0,
+    others: Annotated[
+        bool, typer.Option(help="Use faces filed under other emotions, with votes.")
+    ] = True,
+    augmentation: Annotated[bool, typer.Option(help="Vary the faces.")] = True,
+) -> None:
+    """Train, or go on with a run that was stopped: give the same command again."""
+    import torch
+
+    from ml.augmentation import AugmentationConfig
+    from ml.models import ModelConfig
+    from ml.train import EpochRecord, TrainConfig, TrainingError
+    from ml.train import train as train_network
+
+    if threads:
+        torch.set_num_threads(threads)
+    layout = find_layout(data)
+    source = _source(layout, labels)
+    spec = InputSpec(channels=3 if channels == 3 else 1)
+    with progress_bars() as progress:
+        faces, validation = load_for_training(
+            layout,
+            spec,
+            source=source,
+            with_others=others,
+            manifest=manifest,
+            progress=progress,
+        )
+    _warn_of_unreadable(faces)
+    config = TrainConfig(
+        model=ModelConfig(
+            architecture=architecture,
+            channels=channels,
+            outputs=faces.targets.shape[1],
+        ),
+        augmentation=AugmentationConfig() if augmentation else None,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        mixup_share=mixup,
+        cutmix_share=cutmix,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # The config refuses others.
+        loader_threads=loader_threads,
+    )
+    console.print(
+        f"{len(faces)} faces to train on, {len(validation)} to validate", style="dim"
+    )
+
+    def show(record: EpochRecord) -> None:
+        console.print(
+            f"epoch {record.epoch}/{epochs}: loss {record.train_loss:.4f}, validation "
+            f"loss {record.validation_loss:.4f}, accuracy "
+            f"{record.validation_accuracy:.4f}, macro F1 "
+            f"{record.validation_macro_f1:.4f}, {record.duration_seconds:.0f} s",
+            highlight=False,
+        )
+
+    try:
+        with progress_bars() as progress:
+            advance = progress("Epochs", epochs)
+
+            def on_epoch(record: EpochRecord) -> None:
+                show(record)
+                advance()
+
+            result = train_network(
+                config,
+                faces,
+                validation,
+                run,
+                on_epoch=on_epoch,
+                pretrained=weights,
+            )
+    except TrainingError as error:
+        _fail(str(error))
+    rows = [asdict(record) for record in result.history]
+    write_atomically(
+        run / "curves.png", figures.to_png(figures.curves({architecture: rows}))
+    )
+    console.print(f"Wrote {run}. Next: python -m ml export --run {run}")
+
+
+@app.command()
+def export(
+    data: DataOption,
+    run: Annotated[Path, typer.Option(help="Folder of the training run.")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    version: Annotated[str, typer.Option(help="Name of this model.")],
+    flip: Annotated[
+        Flip, typer.Option(help="Fold the mirrored face in; auto asks validation.")
+    ] = Flip.AUTO,
+    labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
+) -> None:
+    """Turn a run's averaged network into a calibrated ONNX file with its manifest."""
+    from ml.export import ExportError, export_result, flip_pays
+    from ml.train import TrainingError, load_result
+
+    layout = find_layout(data)
+    source = _source(layout, labels)
+    try:
+        result = load_result(run)
+        spec = InputSpec(
+            result.config.model.size_px, 3 if result.config.model.channels == 3 else 1
+        )
+        with progress_bars() as progress:
+            validation = load_split(layout, "validation", spec, progress=progress)
+            test = load_split(layout, "test", spec, progress=progress)
+        folded = (
+            flip_pays(result, validation, source)
+            if flip is Flip.AUTO
+            else flip is Flip.YES
+        )
+        manifest = export_result(
+            result,
+            out,
+            validation,
+            version=version,
+            flip=folded,
+            source=source,
+            measured_on={"test": test},
+        )
+    except (TrainingError, ExportError) as error:
+        _fail(str(error))
+    for split, by_source in manifest.metrics.items():
+        for name, values in by_source.items():
+            console.print(
+                f"{split}, {name}: accuracy {values['accuracy']:.4f}, macro F1 "
+                f"{values['macro_f1']:.4f}, calibration error {values['ece']:.4f}",
+                highlight=False,
+                soft_wrap=True,
+            )
+    console.print(f"Wrote {out} ({manifest.size_bytes / 1e6:.1f} MB)")
