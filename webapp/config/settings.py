@@ -72,13 +72,14 @@ INSTALLED_APPS = [
     "webapp.accounts",
     "webapp.registry",
     "webapp.photos",
+    "webapp.config",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "webapp.core.middleware.UnavailableMiddleware",
+    "webapp.core.middleware.ErrorPagesMiddleware",
     "webapp.core.middleware.RequestSizeMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -223,12 +224,16 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 # --- Web --------------------------------------------------------------------------
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
-FILE_UPLOAD_MAX_MEMORY_SIZE = MAX_BYTES + 1
-DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
-DATA_UPLOAD_MAX_NUMBER_FILES = 50
-# A body may be one photo and the few words around it.
+# A body may be one photo and the few words around it; where several may come, more.
 REQUEST_MAX_BYTES = MAX_BYTES + 64 * 1024
+# One photo never touches the disk before it is re-encoded; several may.
+FILE_UPLOAD_MAX_MEMORY_SIZE = REQUEST_MAX_BYTES
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+# More than may be sent, so that the form can say how many may.
+DATA_UPLOAD_MAX_NUMBER_FILES = 200
+REQUEST_MAX_BYTES_AT = dict.fromkeys(
+    ("/photos/", "/api/v1/batches"), 100 * 1024 * 1024 + 64 * 1024
+)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -236,7 +241,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "webapp.core.api.exception_handler",
     # How many proxies' X-Forwarded-For entries are to be believed.
@@ -269,6 +274,16 @@ if env.flag("MIEN_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 if DEMO and env.flag("MIEN_HTTPS"):
     raise ImproperlyConfigured("MIEN_DEMO has known passwords: never serve it.")
+
+# --- Rates: for one browser and for one address; none where the text is empty --------
+RATES_STORAGE_URL = CACHE_URL.replace("unix://", "redis+unix://", 1)
+RATES = {
+    "upload": env.text(
+        "MIEN_UPLOAD_RATE", "3000/minute" if DEMO else "120/minute;1500/hour"
+    ),
+    "live": env.text("MIEN_LIVE_RATE", "1200/minute"),
+    "flag": env.text("MIEN_FLAG_RATE", "60/minute;300/hour"),
+}
 
 # --- Photos -----------------------------------------------------------------------
 PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 60)

@@ -12,6 +12,14 @@ from webapp.photos import api as photos_api
 api_patterns = [
     path("photos", photos_api.PhotosView.as_view(), name="api-photos"),
     path("photos/<uuid:photo_id>", photos_api.PhotoView.as_view(), name="api-photo"),
+    path(
+        "photos/<uuid:photo_id>/links",
+        photos_api.PhotoLinksView.as_view(),
+        name="api-photo-links",
+    ),
+    path("batches", photos_api.BatchesView.as_view(), name="api-batches"),
+    path("batches/<uuid:batch_id>", photos_api.BatchView.as_view(), name="api-batch"),
+    path("live", photos_api.LiveView.as_view(), name="api-live"),
 ]
 
 urlpatterns = [

@@ -21,8 +21,15 @@ class ErrorSerializer(serializers.Serializer[Any]):
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's handler, with our own errors and one flat shape."""
     if isinstance(error, DomainError):
+        headers = (
+            {"Retry-After": str(error.retry_after_seconds)}
+            if error.retry_after_seconds is not None
+            else None
+        )
         return Response(
-            {"code": error.code, "detail": str(error)}, status=error.http_status
+            {"code": error.code, "detail": str(error)},
+            status=error.http_status,
+            headers=headers,
         )
     response = drf_exception_handler(error, context)
     if response is None:

@@ -7,11 +7,13 @@ class DomainError(Exception):
     """A rule of the product was broken.
 
     ``str()`` is a sentence for a person that says what to do; ``code`` is stable,
-    for programs; ``http_status`` is what a view answers.
+    for programs; ``http_status`` is what a view answers, with ``Retry-After`` where
+    trying again later may help.
     """
 
     code = "invalid"
     http_status = 400
+    retry_after_seconds: int | None = None
 
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)

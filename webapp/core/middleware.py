@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
 
-from ml.images import MAX_BYTES
+from webapp.core.errors import DomainError
 from webapp.core.responses import error_response
 
 logger = logging.getLogger(__name__)
@@ -61,19 +61,21 @@ class RequestSizeMiddleware:
             length = int(request.META.get("CONTENT_LENGTH") or 0)
         except ValueError:
             length = 0
-        if length <= settings.REQUEST_MAX_BYTES:
+        limit = settings.REQUEST_MAX_BYTES_AT.get(
+            request.path, settings.REQUEST_MAX_BYTES
+        )
+        if length <= limit:
             return self.get_response(request)
         return error_response(
             request,
             413,
             "too_large",
-            f"The upload is larger than {MAX_BYTES // 1024**2} MB. "
-            "Please choose a smaller photo.",
+            f"The upload is larger than {limit // 1024**2} MB. Please send less.",
         )
 
 
-class UnavailableMiddleware:
-    """A database that is locked or away is no fault of the request: 503, later."""
+class ErrorPagesMiddleware:
+    """Errors of the product, and a database that is locked or away, in words."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -84,14 +86,21 @@ class UnavailableMiddleware:
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponse | None:
-        if not isinstance(exception, OperationalError):
-            return None
-        logger.error("database not available for %s: %s", request.path, exception)
-        response = error_response(
-            request,
-            503,
-            "unavailable",
-            "The site is very busy. Nothing was lost; please try again in a moment.",
-        )
-        response["Retry-After"] = "5"
-        return response
+        if isinstance(exception, DomainError):
+            return error_response(
+                request,
+                exception.http_status,
+                exception.code,
+                str(exception),
+                exception.retry_after_seconds,
+            )
+        if isinstance(exception, OperationalError):
+            logger.error("database not available, %s: %s", request.path, exception)
+            return error_response(
+                request,
+                503,
+                "unavailable",
+                "The site is very busy. Nothing was lost; please try again soon.",
+                retry_after_seconds=5,
+            )
+        return None

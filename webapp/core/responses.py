@@ -7,10 +7,19 @@ from django.shortcuts import render
 
 
 def error_response(
-    request: HttpRequest, status: int, code: str, detail: str
+    request: HttpRequest,
+    status: int,
+    code: str,
+    detail: str,
+    retry_after_seconds: int | None = None,
 ) -> HttpResponse:
     """``error.html`` with its sentence, or ``code`` and ``detail`` below ``/api/``."""
+    response: HttpResponse
     if request.path.startswith("/api/"):
-        return JsonResponse({"code": code, "detail": detail}, status=status)
-    context = {"status": status, "message": detail}
-    return render(request, "error.html", context, status=status)
+        response = JsonResponse({"code": code, "detail": detail}, status=status)
+    else:
+        context = {"status": status, "message": detail}
+        response = render(request, "error.html", context, status=status)
+    if retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(retry_after_seconds)
+    return response

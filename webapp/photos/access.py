@@ -1,4 +1,4 @@
-"""The secret that opens one photo to whoever holds it."""
+"""The secret and the tokens that open a photo to whoever holds them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def photo_secret(photo_id: uuid.UUID) -> str:
 def holds_secret(photo_id: uuid.UUID, secret: str) -> bool:
     """Compares in constant time."""
     return hmac.compare_digest(photo_secret(photo_id).encode(), secret.encode())
+
+
+def hash_token(token: str) -> str:
+    """SHA-256 in hex: a token of 256 random bits needs no salt."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -3,101 +3,61 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import asdict
 from typing import Any
 
+from django.http import HttpRequest
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers, status
-from rest_framework.parsers import MultiPartParser
+from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ml.labels import EMOTIONS
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
 from webapp.core.api import ErrorSerializer
 from webapp.core.errors import DomainError
+from webapp.core.rates import client_address
 from webapp.photos.access import photo_secret
-from webapp.photos.models import Photo, PhotoStatus
+from webapp.photos.models import Batch, Photo
 from webapp.photos.selectors import (
-    FaceResult,
-    PhotoResult,
+    get_batch,
     get_photo,
     get_photo_result,
+    get_photo_results,
+    photos_of,
 )
-from webapp.photos.services.erasure import delete_photo
+from webapp.photos.serializers import (
+    AcceptedSerializer,
+    BatchSerializer,
+    LiveSerializer,
+    PhotoSerializer,
+    ShareLinkSerializer,
+)
+from webapp.photos.services.batches import delete_batch, submit_batch
+from webapp.photos.services.consent import set_consent
+from webapp.photos.services.erasure import delete_photo, delete_photos_of
 from webapp.photos.services.intake import MAX_IDEMPOTENCY_KEY_LENGTH, submit_photo
+from webapp.photos.services.live import read_frame
+from webapp.photos.services.sharing import create_share_link, revoke_share_links
+from webapp.photos.views.common import count_request
 
 SECRET_HEADER = "X-Photo-Secret"  # noqa: S105
+_LISTED = 100
 
 
-class BoxSerializer(serializers.Serializer[Any]):
-    """Pixels of the upright photo, origin at the top left."""
-
-    x = serializers.FloatField()
-    y = serializers.FloatField()
-    width = serializers.FloatField()
-    height = serializers.FloatField()
-
-
-class ProbabilitiesSerializer(serializers.Serializer[Any]):
-    """Calibrated; they sum to 1."""
-
-    happy = serializers.FloatField()
-    sad = serializers.FloatField()
-    surprise = serializers.FloatField()
-    neutral = serializers.FloatField()
-
-
-class FaceSerializer(serializers.Serializer[FaceResult]):
-    index = serializers.IntegerField(help_text="From 1, in reading order.")
-    box = BoxSerializer()
-    probabilities = ProbabilitiesSerializer(source="scores.by_emotion")
-    label = serializers.ChoiceField(choices=[emotion.value for emotion in EMOTIONS])
-    confidence = serializers.FloatField(help_text="The highest probability.")
-    not_sure = serializers.BooleanField(
-        help_text="The model is not sure enough for its label to be relied on."
+class ConsentSerializer(serializers.Serializer[Any]):
+    keep = serializers.BooleanField(
+        required=False, help_text="Keep the photo until it is deleted, not 24 hours."
     )
-    assumed = serializers.BooleanField(
-        help_text="No face was found; the whole picture was taken as one."
-    )
-    hints = serializers.ListField(
-        child=serializers.CharField(),
-        source="hint_codes",
-        help_text="What makes the face hard to read: small, blurred, dark ...",
+    train = serializers.BooleanField(
+        required=False, help_text="Its faces may be used to train the model."
     )
 
 
-class PhotoSerializer(serializers.Serializer[PhotoResult]):
-    id = serializers.UUIDField(source="photo.pk")
-    status = serializers.ChoiceField(choices=PhotoStatus.choices)
-    message = serializers.CharField(
-        help_text="For a person: what failed, or is not as one would expect."
-    )
-    failure_reason = serializers.CharField(
-        source="photo.failure_reason", help_text="For a program; empty unless failed."
-    )
-    width = serializers.IntegerField(source="photo.width_px")
-    height = serializers.IntegerField(source="photo.height_px")
-    faces = FaceSerializer(many=True)
-    faces_found = serializers.IntegerField()
-    capped = serializers.BooleanField(help_text="There were more faces than are read.")
-    model_version = serializers.CharField(allow_null=True)
-    created_at = serializers.DateTimeField(source="photo.created_at")
-    expires_at = serializers.DateTimeField(source="photo.expires_at")
-
-
-class AcceptedSerializer(PhotoSerializer):
-    secret = serializers.SerializerMethodField(
-        help_text="Opens this photo to whoever holds it: keep it to yourself."
-    )
-
-    def get_secret(self, result: PhotoResult) -> str:
-        return photo_secret(result.photo.pk)
-
-
-class UploadSerializer(serializers.Serializer[Any]):
+class UploadSerializer(ConsentSerializer):
     image = serializers.FileField(
         allow_empty_file=True,
         error_messages={
@@ -107,7 +67,24 @@ class UploadSerializer(serializers.Serializer[Any]):
     )
 
 
+class BatchUploadSerializer(ConsentSerializer):
+    image = serializers.ListField(
+        child=serializers.FileField(allow_empty_file=True),
+        error_messages={"required": "Send the photos as multipart fields 'image'."},
+    )
+
+
+class FrameSerializer(serializers.Serializer[Any]):
+    frame = serializers.FileField(
+        error_messages={
+            "required": "Send the frame as the multipart field 'frame'.",
+            "invalid": "The field 'frame' must be a file.",
+        }
+    )
+
+
 _ERROR = OpenApiResponse(ErrorSerializer)
+_REFUSALS = {400: _ERROR, 413: _ERROR, 415: _ERROR, 429: _ERROR, 503: _ERROR}
 _SECRET_PARAMETERS = [
     OpenApiParameter(
         "secret", OpenApiTypes.STR, OpenApiParameter.QUERY, description="The secret."
@@ -122,7 +99,7 @@ _SECRET_PARAMETERS = [
 
 
 class PhotosView(APIView):
-    """Photos of this visitor."""
+    """Photos of this browser."""
 
     parser_classes = [MultiPartParser]
 
@@ -145,27 +122,21 @@ class PhotosView(APIView):
                 ),
             )
         ],
-        responses={
-            202: AcceptedSerializer,
-            400: _ERROR,
-            413: _ERROR,
-            415: _ERROR,
-            422: _ERROR,
-            503: _ERROR,
-        },
+        responses={202: AcceptedSerializer, 422: _ERROR, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        upload = UploadSerializer(data=request.data)
-        if not upload.is_valid():
-            raise DomainError(" ".join(map(str, upload.errors["image"])), "no_image")
+        fields = _validated(UploadSerializer(data=request.data), "no_image")
         known = visitor_of(request)
         visitor = known or new_visitor()
+        count_request(request, "upload", known)
         photo = submit_photo(
-            data=upload.validated_data["image"].read(),
+            data=fields["image"].read(),
             visitor_key=visitor.key,
+            keep=fields.get("keep", False),
+            train=fields.get("train", False),
             # Without a cookie the address stands in: a key guessed elsewhere, even
             # with the same photo, opens nothing.
-            idempotency_scope=known.key if known else request.META["REMOTE_ADDR"],
+            idempotency_scope=known.key if known else client_address(request),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
         )
         location = reverse("api-photo", args=[photo.pk])
@@ -178,9 +149,32 @@ class PhotosView(APIView):
             remember_visitor(response, visitor)
         return response
 
+    @extend_schema(
+        operation_id="list_photos",
+        summary=f"This browser's photos, newest first, {_LISTED} at most",
+        responses={200: PhotoSerializer(many=True)},
+    )
+    def get(self, request: Request) -> Response:
+        photos = photos_of(visitor_key=_visitor_key(request))[:_LISTED]
+        results = get_photo_results(photos=photos)
+        return _private(PhotoSerializer(results, many=True).data)
+
+    @extend_schema(
+        operation_id="delete_photos",
+        summary="Delete all photos of this browser",
+        responses={204: None},
+    )
+    def delete(self, request: Request) -> Response:
+        visitor = visitor_of(request)
+        if visitor is not None:
+            delete_photos_of(visitor_key=visitor.key)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
 
 class PhotoView(APIView):
     """One photo, for who gave it or holds its secret; 404 to all others."""
+
+    parser_classes = [JSONParser]
 
     @extend_schema(
         operation_id="get_photo",
@@ -190,10 +184,21 @@ class PhotoView(APIView):
     )
     def get(self, request: Request, photo_id: uuid.UUID) -> Response:
         photo = _visible_photo(request, photo_id)
-        return Response(
-            PhotoSerializer(get_photo_result(photo=photo)).data,
-            headers={"Cache-Control": "no-store"},
-        )
+        return _private(PhotoSerializer(get_photo_result(photo=photo)).data)
+
+    @extend_schema(
+        operation_id="change_photo",
+        summary="Give or take back what is allowed with a photo",
+        request=ConsentSerializer,
+        parameters=_SECRET_PARAMETERS,
+        responses={200: PhotoSerializer, 400: _ERROR, 404: _ERROR},
+    )
+    def patch(self, request: Request, photo_id: uuid.UUID) -> Response:
+        photo = _visible_photo(request, photo_id)
+        choices = _validated(ConsentSerializer(data=request.data), "invalid")
+        set_consent(photos=Photo.objects.filter(pk=photo.pk), **choices)
+        photo.refresh_from_db()
+        return _private(PhotoSerializer(get_photo_result(photo=photo)).data)
 
     @extend_schema(
         operation_id="delete_photo",
@@ -206,11 +211,166 @@ class PhotoView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def _visible_photo(request: Request, photo_id: uuid.UUID) -> Photo:
+class PhotoLinksView(APIView):
+    """Links that show a photo to somebody else."""
+
+    @extend_schema(
+        operation_id="share_photo",
+        summary="Make a secret link to a photo",
+        request=None,
+        parameters=_SECRET_PARAMETERS,
+        responses={201: ShareLinkSerializer, 404: _ERROR, 409: _ERROR},
+    )
+    def post(self, request: Request, photo_id: uuid.UUID) -> Response:
+        link, token = create_share_link(photo=_visible_photo(request, photo_id))
+        url = request.build_absolute_uri(reverse("photos:shared", args=[token]))
+        return Response(
+            ShareLinkSerializer({"url": url, "expires_at": link.expires_at}).data,
+            status=status.HTTP_201_CREATED,
+        )
+
+    @extend_schema(
+        operation_id="unshare_photo",
+        summary="End all links to a photo",
+        parameters=_SECRET_PARAMETERS,
+        responses={204: None, 404: _ERROR},
+    )
+    def delete(self, request: Request, photo_id: uuid.UUID) -> Response:
+        revoke_share_links(photo=_visible_photo(request, photo_id))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class BatchesView(APIView):
+    """Several photos at once, or a zip of them."""
+
+    parser_classes = [MultiPartParser]
+
+    @extend_schema(
+        operation_id="submit_batch",
+        summary="Submit up to 50 photos, or a zip of them",
+        request={"multipart/form-data": BatchUploadSerializer},
+        responses={202: BatchSerializer, **_REFUSALS},
+    )
+    def post(self, request: Request) -> Response:
+        fields = _validated(BatchUploadSerializer(data=request.data), "no_image")
+        known = visitor_of(request)
+        visitor = known or new_visitor()
+        count_request(request, "upload", known, cost=len(fields["image"]))
+        batch = submit_batch(
+            files=((file.name, file.read()) for file in fields["image"]),
+            visitor_key=visitor.key,
+            keep=fields.get("keep", False),
+            train=fields.get("train", False),
+        )
+        response = Response(
+            _batch_data(batch),
+            status=status.HTTP_202_ACCEPTED,
+            headers={"Location": reverse("api-batch", args=[batch.pk])},
+        )
+        remember_visitor(response, visitor)
+        return response
+
+
+class BatchView(APIView):
+    """A batch, for the browser that gave it."""
+
+    @extend_schema(
+        operation_id="get_batch",
+        summary="Read a batch's results",
+        responses={200: BatchSerializer, 404: _ERROR},
+    )
+    def get(self, request: Request, batch_id: uuid.UUID) -> Response:
+        return _private(_batch_data(_own_batch(request, batch_id)))
+
+    @extend_schema(
+        operation_id="delete_batch",
+        summary="Delete a batch with all its photos",
+        responses={204: None, 404: _ERROR},
+    )
+    def delete(self, request: Request, batch_id: uuid.UUID) -> Response:
+        delete_batch(batch=_own_batch(request, batch_id))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class LiveView(APIView):
+    """The live view: a frame in, its faces out, nothing stored."""
+
+    parser_classes = [MultiPartParser]
+
+    @extend_schema(
+        operation_id="read_frame",
+        summary="Read one frame of the live view; nothing of it is stored",
+        request={"multipart/form-data": FrameSerializer},
+        responses={200: LiveSerializer, **_REFUSALS},
+    )
+    def post(self, request: Request) -> Response:
+        fields = _validated(FrameSerializer(data=request.data), "no_image")
+        count_request(request, "live", visitor_of(request))
+        reading = read_frame(data=fields["frame"].read())
+        return _private(
+            {
+                "width": reading.width_px,
+                "height": reading.height_px,
+                "model_version": reading.model_version,
+                "faces": [
+                    {
+                        "box": asdict(
+                            face.box.clipped(reading.width_px, reading.height_px)
+                        ),
+                        "probabilities": scores.by_emotion(),
+                        "label": scores.label.value,
+                        "confidence": scores.confidence,
+                        "not_sure": scores.not_sure,
+                    }
+                    for face, scores in zip(reading.faces, reading.scores, strict=True)
+                ],
+            }
+        )
+
+
+def _validated(serializer: serializers.Serializer[Any], code: str) -> dict[str, Any]:
+    """The fields, or a ``DomainError`` that says what to send."""
+    if serializer.is_valid():
+        return dict(serializer.validated_data)
+    sentences = [
+        str(sentence)
+        for errors in serializer.errors.values()
+        for sentence in (errors if isinstance(errors, list) else [errors])
+    ]
+    raise DomainError(" ".join(sentences), code)
+
+
+def _private(data: Any) -> Response:
+    return Response(data, headers={"Cache-Control": "private, no-store"})
+
+
+def _visitor_key(request: HttpRequest | Request) -> str:
     visitor = visitor_of(request)
+    return visitor.key if visitor else ""
+
+
+def _visible_photo(request: Request, photo_id: uuid.UUID) -> Photo:
     secret = request.headers.get(SECRET_HEADER) or request.query_params.get("secret")
     return get_photo(
         photo_id=photo_id,
-        visitor_key=visitor.key if visitor else None,
+        visitor_key=_visitor_key(request) or None,
         secret=secret or "",
     )
+
+
+def _own_batch(request: Request, batch_id: uuid.UUID) -> Batch:
+    return get_batch(batch_id=batch_id, visitor_key=_visitor_key(request) or None)
+
+
+def _batch_data(batch: Batch) -> dict[str, Any]:
+    results = get_photo_results(photos=batch.photos.order_by("position"))
+    data: dict[str, Any] = BatchSerializer(
+        {
+            "id": batch.pk,
+            "total": len(results),
+            "finished": sum(result.finished for result in results),
+            "refused": batch.refused,
+            "photos": results,
+        }
+    ).data
+    return data

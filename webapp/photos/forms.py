@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
+from django.core.exceptions import ValidationError
+from django.core.files.uploadedfile import UploadedFile
+
+from webapp.photos.services.batches import MAX_PHOTOS, ZIP_MAGIC
+
+
+class FilesInput(forms.ClearableFileInput):
+    allow_multiple_selected = True
+
+
+class FilesField(forms.FileField):
+    """One file or several; cleans to a list."""
+
+    widget = FilesInput
+
+    def clean(self, data: Any, initial: Any = None) -> list[UploadedFile]:
+        chosen = [file for file in data or [] if file is not None]
+        if not chosen:
+            raise ValidationError("Please choose a photo first.")
+        if len(chosen) > MAX_PHOTOS:
+            raise ValidationError(
+                f"Those are more than {MAX_PHOTOS} photos. Please send fewer."
+            )
+        return [super(FilesField, self).clean(file, initial) for file in chosen]
 
 
 class PhotoForm(forms.Form):
-    image = forms.FileField(
-        allow_empty_file=True,
-        max_length=None,
-        error_messages={"required": "Please choose a photo first."},
-    )
+    image = FilesField(allow_empty_file=True, max_length=None)
+    keep = forms.BooleanField(required=False)
+    train = forms.BooleanField(required=False)
+
+    @property
+    def error_sentence(self) -> str:
+        """The first thing that is wrong."""
+        return next(iter(self.errors.values()))[0]
+
+    @staticmethod
+    def is_zip(file: UploadedFile) -> bool:
+        """By its first bytes; names lie."""
+        start = file.read(len(ZIP_MAGIC))
+        file.seek(0)
+        return bool(start == ZIP_MAGIC)

@@ -37,11 +37,28 @@ class FailureReason(models.TextChoices):
     MODEL = "model"
 
 
+class Batch(TimedModel):
+    """Several photos that a visitor gave at once, in the order of their upload.
+
+    ``refused`` lists what was no photo: ``[{"position", "name", "reason"}, ...]``.
+    """
+
+    visitor_key = models.CharField(max_length=64, db_index=True)
+    refused = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
 class Photo(TimedModel):
     """What a visitor gave: re-encoded, without metadata, under a random name.
 
     ``width_px`` and ``height_px`` are those of the upright original; the stored
     JPEG may be smaller. ``visitor_key`` is the hash of the browser's token.
+    ``position`` counts within the ``batch``, from 1, and is 0 without one.
     ``expires_at`` is null where the visitor asked to keep the photo;
     ``training_consent_at`` is null unless its faces may be used for training, and
     ``consent_version`` names the text that was agreed to.
@@ -50,6 +67,10 @@ class Photo(TimedModel):
     """
 
     visitor_key = models.CharField(max_length=64, db_index=True)
+    batch = models.ForeignKey(
+        Batch, null=True, on_delete=models.SET_NULL, related_name="photos"
+    )
+    position = models.PositiveSmallIntegerField(default=0)
     status = models.CharField(
         max_length=16, choices=PhotoStatus, default=PhotoStatus.QUEUED
     )
@@ -124,6 +145,31 @@ class Photo(TimedModel):
 
     def __str__(self) -> str:
         return f"{self.pk} ({self.status})"
+
+    @property
+    def is_kept(self) -> bool:
+        return self.expires_at is None
+
+    @property
+    def may_train(self) -> bool:
+        return self.training_consent_at is not None
+
+
+class ShareLink(TimedModel):
+    """A link by which somebody else may see a photo, until it ends or is revoked.
+
+    The link carries a random token; we keep its SHA-256.
+    """
+
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="links")
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"link to {self.photo_id} until {self.expires_at:%Y-%m-%d}"
 
 
 class Face(TimedModel):

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
 from ml.labels import EMOTIONS
+from ml.preprocessing import face_region
 from ml.quality import HINTS
-from ml.types import EmotionScores, FaceBox
+from ml.types import CropRegion, DetectedFace, EmotionScores, FaceBox, Landmarks
 from webapp.core.errors import NotFound
-from webapp.photos.access import holds_secret
-from webapp.photos.models import Face, FailureReason, Photo, PhotoStatus, Prediction
+from webapp.photos.access import hash_token, holds_secret
+from webapp.photos.models import (
+    Batch,
+    Face,
+    FailureReason,
+    Photo,
+    PhotoStatus,
+    Prediction,
+    ShareLink,
+)
 
 EMOTION_WORDS: Final = {
     "happy": "Happy",
@@ -59,13 +72,26 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class FaceResult:
-    """One face as a visitor sees it; the box lies within the upright photo."""
+    """One face as a visitor sees it; the box lies within the upright photo.
+
+    ``region`` is the square that the model saw, for a heat map to lie on.
+    """
 
     index: int
     box: FaceBox
     assumed: bool
     hint_codes: tuple[str, ...]
     scores: EmotionScores
+    region: CropRegion
+
+    @property
+    def region_x(self) -> float:
+        """Left edge of the square that the model saw, before it is turned."""
+        return self.region.centre[0] - self.region.side_px / 2
+
+    @property
+    def region_y(self) -> float:
+        return self.region.centre[1] - self.region.side_px / 2
 
     @property
     def x(self) -> float:
@@ -164,22 +190,72 @@ def get_photo(
     )
 
 
-def get_photo_result(*, photo: Photo) -> PhotoResult:
-    """What is to be said of a photo now."""
-    if photo.status == PhotoStatus.FAILED:
-        reason = FailureReason(photo.failure_reason)
-        return PhotoResult(photo, FAILURE_WORDS[reason])
-    if photo.status != PhotoStatus.DONE:
-        return PhotoResult(photo, "")
-    faces = [
-        _face_result(prediction, photo)
-        for prediction in Prediction.objects.filter(
-            face__photo=photo, model_version=photo.model_version_id
+def get_shared_photo(*, token: str) -> Photo:
+    """The photo that a share link opens; ``NotFound`` where the link has ended."""
+    link = (
+        ShareLink.objects.select_related("photo__model_version")
+        .filter(token_sha256=hash_token(token), expires_at__gt=timezone.now())
+        .first()
+    )
+    if link is None:
+        raise NotFound("This link has ended: it was revoked, or its time was up.")
+    return link.photo
+
+
+def photos_of(*, visitor_key: str) -> QuerySet[Photo]:
+    """A visitor's own photos, newest first."""
+    return Photo.objects.filter(visitor_key=visitor_key).select_related("model_version")
+
+
+def get_batch(*, batch_id: uuid.UUID, visitor_key: str | None) -> Batch:
+    """A visitor's own batch; else ``NotFound``."""
+    batch = Batch.objects.filter(pk=batch_id, visitor_key=visitor_key or "").first()
+    if batch is None:
+        raise NotFound("There are no such photos here, or they were deleted.")
+    return batch
+
+
+def get_photo_results(*, photos: Iterable[Photo]) -> list[PhotoResult]:
+    """What is to be said of several photos, in their order, in one query."""
+    listed = list(photos)
+    predictions: dict[uuid.UUID, list[Prediction]] = {}
+    for prediction in (
+        Prediction.objects.filter(
+            face__photo__in=listed, model_version=F("face__photo__model_version")
         )
         .select_related("face")
-        .defer("face__crop", "face__landmarks", "activation")
+        .defer("face__crop", "activation")
         .order_by("face__index")
-    ]
+    ):
+        predictions.setdefault(prediction.face.photo_id, []).append(prediction)
+    return [_photo_result(photo, predictions.get(photo.pk, [])) for photo in listed]
+
+
+def get_photo_result(*, photo: Photo) -> PhotoResult:
+    """What is to be said of a photo now."""
+    return get_photo_results(photos=[photo])[0]
+
+
+def get_face_prediction(*, photo: Photo, index: int) -> Prediction:
+    """What the photo's version said of its face number ``index``, or ``NotFound``."""
+    prediction = (
+        Prediction.objects.filter(
+            face__photo=photo, face__index=index, model_version=photo.model_version_id
+        )
+        .select_related("face")
+        .first()
+    )
+    if prediction is None:
+        raise NotFound("This photo has no such face.")
+    return prediction
+
+
+def _photo_result(photo: Photo, predictions: list[Prediction]) -> PhotoResult:
+    if photo.status == PhotoStatus.FAILED:
+        return PhotoResult(photo, FAILURE_WORDS[FailureReason(photo.failure_reason)])
+    if photo.status != PhotoStatus.DONE:
+        return PhotoResult(photo, "")
+    faces = [_face_result(prediction, photo) for prediction in predictions]
     return PhotoResult(photo, _message(photo, faces), faces)
 
 
@@ -212,4 +288,15 @@ def _face_result(prediction: Prediction, photo: Photo) -> FaceResult:
             tuple(getattr(prediction, emotion.value) for emotion in EMOTIONS),
             prediction.not_sure,
         ),
+        region=face_region(detected_face(face)),
+    )
+
+
+def detected_face(face: Face) -> DetectedFace:
+    """The row as the detector's value, in pixels of the upright original."""
+    return DetectedFace(
+        FaceBox(face.x, face.y, face.width, face.height),
+        face.detector_score,
+        Landmarks(*((x, y) for x, y in face.landmarks)) if face.landmarks else None,
+        face.assumed,
     )

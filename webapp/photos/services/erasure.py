@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.core.files.storage import default_storage
 from django.db import transaction
 from django.utils import timezone
 
-from webapp.photos.models import Photo
+from webapp.photos.models import Batch, Photo
 
 _BATCH: Final = 200
 _ORPHAN_AFTER: Final = timedelta(minutes=10)
@@ -30,18 +30,28 @@ def delete_photo(*, photo: Photo) -> None:
         transaction.on_commit(lambda: _delete_file(photo.file_name))
 
 
+def delete_photos_of(*, visitor_key: str) -> int:
+    """Remove all photos and batches of one browser; how many photos."""
+    photos = list(Photo.objects.filter(visitor_key=visitor_key))
+    for photo in photos:
+        delete_photo(photo=photo)
+    Batch.objects.filter(visitor_key=visitor_key).delete()
+    return len(photos)
+
+
 def erase_expired_photos() -> int:
     """Delete what has outlived its time; how many photos that were."""
     expired = Photo.objects.filter(expires_at__lt=timezone.now())
     photos = list(expired.order_by("expires_at")[:_BATCH])
     for photo in photos:
         delete_photo(photo=photo)
+    Batch.objects.filter(photos__isnull=True, created_at__lt=_long_ago()).delete()
     return len(photos)
 
 
 def remove_orphan_files() -> int:
     """Delete photo files that no row names; how many."""
-    before = timezone.now() - _ORPHAN_AFTER
+    before = _long_ago()
     removed = 0
     folders, _ = _listdir("photos")
     for folder in folders:
@@ -57,6 +67,10 @@ def remove_orphan_files() -> int:
                 _delete_file(path)
                 removed += 1
     return removed
+
+
+def _long_ago() -> datetime:
+    return timezone.now() - _ORPHAN_AFTER
 
 
 def _listdir(path: str) -> tuple[list[str], list[str]]:

@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from ml import images
 from webapp.core.errors import Conflict, DomainError
-from webapp.photos.models import Photo
+from webapp.photos.consent import CONSENT_VERSION
+from webapp.photos.models import Batch, Photo
 from webapp.photos.services.queue import wake_worker
 
 STORED_MAX_SIDE_PX: Final = 1920
@@ -45,6 +46,7 @@ class PhotoRefused(DomainError):
 class StorageUnavailable(DomainError):
     code = "storage_unavailable"
     http_status = 503
+    retry_after_seconds = 60
 
 
 class IdempotencyMismatch(Conflict):
@@ -53,10 +55,20 @@ class IdempotencyMismatch(Conflict):
 
 
 def submit_photo(
-    *, data: bytes, visitor_key: str, idempotency_scope: str = "", idempotency_key: str
+    *,
+    data: bytes,
+    visitor_key: str,
+    keep: bool = False,
+    train: bool = False,
+    idempotency_scope: str = "",
+    idempotency_key: str = "",
+    batch: Batch | None = None,
+    position: int = 0,
 ) -> Photo:
     """Take a photo in: when this returns, row and file are durable.
 
+    Without ``keep`` it is erased after the retention time; without ``train`` no
+    data set ever takes its faces.
     The same non-empty ``idempotency_key`` of the same ``idempotency_scope`` with
     the same bytes returns the photo that is there. Raises ``PhotoRefused``,
     ``IdempotencyMismatch`` or ``StorageUnavailable``, and then no photo was taken.
@@ -82,6 +94,7 @@ def submit_photo(
             "We cannot store your photo at the moment. Please try again in a minute."
         ) from error
     now = timezone.now()
+    retention = timedelta(seconds=settings.PHOTO_RETENTION_SECONDS)
     try:
         with transaction.atomic():
             photo = Photo.objects.create(
@@ -90,7 +103,11 @@ def submit_photo(
                 width_px=image.width_px,
                 height_px=image.height_px,
                 queued_at=now,
-                expires_at=now + timedelta(seconds=settings.PHOTO_RETENTION_SECONDS),
+                expires_at=None if keep else now + retention,
+                training_consent_at=now if train else None,
+                consent_version=CONSENT_VERSION if keep or train else "",
+                batch=batch,
+                position=position,
                 idempotency_hash=idempotency_hash,
                 upload_sha256=upload_sha256,
             )

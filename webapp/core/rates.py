@@ -1,0 +1,113 @@
+"""How much one browser or one address may ask for, counted where all web processes
+see it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from django.conf import settings
+from django.http import HttpRequest
+from limits import RateLimitItem, parse_many
+from limits.errors import StorageError
+from limits.storage import storage_from_string
+from limits.strategies import SlidingWindowCounterRateLimiter
+from redis.exceptions import RedisError
+
+from webapp.core.errors import DomainError
+
+logger = logging.getLogger(__name__)
+
+_RETRY_STORAGE_AFTER_SECONDS: Final = 5.0
+
+
+class RateLimited(DomainError):
+    """Too many requests; ``retry_after_seconds`` says when to come back."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(
+            "That was a lot at once. Nothing is lost; please wait "
+            f"{_in_words(retry_after_seconds)} and try again."
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+def client_address(request: HttpRequest) -> str:
+    """The address that the outermost trusted proxy saw.
+
+    Only as many entries of X-Forwarded-For are believed as there are proxies of
+    ours (``MIEN_NUM_PROXIES``), counted from the right: the rest is what a client
+    wrote itself.
+    """
+    proxies = settings.REST_FRAMEWORK["NUM_PROXIES"]
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    if proxies and forwarded:
+        addresses = [word.strip() for word in forwarded.split(",")]
+        return addresses[-min(proxies, len(addresses))]
+    return str(request.META.get("REMOTE_ADDR", ""))
+
+
+def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
+    """Count a request against every identity; raise ``RateLimited`` over the limit.
+
+    The limits of a scope stand in ``settings.RATES`` ("60/minute;1000/hour"). While
+    the store is away nobody is refused: rates are a courtesy, photos are the job.
+    """
+    limits = _limits(settings.RATES[scope])
+    keys = [(item, scope, identity) for item in limits for identity in identities]
+    if not keys or not _storage_state.usable:
+        return
+    try:
+        limiter = _limiter(settings.RATES_STORAGE_URL)
+        for item, *key in keys:
+            if not limiter.hit(item, *key, cost=cost):
+                reset_at = limiter.get_window_stats(item, *key).reset_time
+                raise RateLimited(max(1, round(reset_at - time.time())))
+    except (RedisError, StorageError, OSError) as error:
+        logger.warning("rates are not counted, their store is away: %s", error)
+        _storage_state.fail()
+
+
+class _StorageState:
+    """Asks a store that is away again only after a while: it costs its time-out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._retry_at = 0.0
+
+    @property
+    def usable(self) -> bool:
+        return time.monotonic() >= self._retry_at
+
+    def fail(self) -> None:
+        with self._lock:
+            self._retry_at = time.monotonic() + _RETRY_STORAGE_AFTER_SECONDS
+
+
+_storage_state = _StorageState()
+
+
+@cache
+def _limits(text: str) -> tuple[RateLimitItem, ...]:
+    return tuple(parse_many(text)) if text else ()
+
+
+@cache
+def _limiter(url: str) -> SlidingWindowCounterRateLimiter:
+    storage = storage_from_string(
+        url, socket_timeout=1, socket_connect_timeout=1, wrap_exceptions=False
+    )
+    return SlidingWindowCounterRateLimiter(storage)
+
+
+def _in_words(seconds: int) -> str:
+    if seconds < 90:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return f"{round(seconds / 60)} minutes"

@@ -1,0 +1,117 @@
+"""What the API says of photos; the pages' JSON download says the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from ml.labels import EMOTIONS
+from webapp.photos.access import photo_secret
+from webapp.photos.models import PhotoStatus
+from webapp.photos.selectors import FaceResult, PhotoResult
+
+
+class BoxSerializer(serializers.Serializer[Any]):
+    """Pixels of the upright photo, origin at the top left."""
+
+    x = serializers.FloatField()
+    y = serializers.FloatField()
+    width = serializers.FloatField()
+    height = serializers.FloatField()
+
+
+class ProbabilitiesSerializer(serializers.Serializer[Any]):
+    """Calibrated; they sum to 1."""
+
+    happy = serializers.FloatField()
+    sad = serializers.FloatField()
+    surprise = serializers.FloatField()
+    neutral = serializers.FloatField()
+
+
+class FaceSerializer(serializers.Serializer[FaceResult]):
+    index = serializers.IntegerField(help_text="From 1, in reading order.")
+    box = BoxSerializer()
+    probabilities = ProbabilitiesSerializer(source="scores.by_emotion")
+    label = serializers.ChoiceField(choices=[emotion.value for emotion in EMOTIONS])
+    confidence = serializers.FloatField(help_text="The highest probability.")
+    not_sure = serializers.BooleanField(
+        help_text="The model is not sure enough for its label to be relied on."
+    )
+    assumed = serializers.BooleanField(
+        help_text="No face was found; the whole picture was taken as one."
+    )
+    hints = serializers.ListField(
+        child=serializers.CharField(),
+        source="hint_codes",
+        help_text="What makes the face hard to read: small, blurred, dark ...",
+    )
+
+
+class PhotoSerializer(serializers.Serializer[PhotoResult]):
+    id = serializers.UUIDField(source="photo.pk")
+    status = serializers.ChoiceField(choices=PhotoStatus.choices)
+    message = serializers.CharField(
+        help_text="For a person: what failed, or is not as one would expect."
+    )
+    failure_reason = serializers.CharField(
+        source="photo.failure_reason", help_text="For a program; empty unless failed."
+    )
+    width = serializers.IntegerField(source="photo.width_px")
+    height = serializers.IntegerField(source="photo.height_px")
+    faces = FaceSerializer(many=True)
+    faces_found = serializers.IntegerField()
+    capped = serializers.BooleanField(help_text="There were more faces than are read.")
+    model_version = serializers.CharField(allow_null=True)
+    created_at = serializers.DateTimeField(source="photo.created_at")
+    expires_at = serializers.DateTimeField(
+        source="photo.expires_at", allow_null=True, help_text="Null where it is kept."
+    )
+    keep = serializers.BooleanField(source="photo.is_kept")
+    train = serializers.BooleanField(source="photo.may_train")
+
+
+class AcceptedSerializer(PhotoSerializer):
+    secret = serializers.SerializerMethodField(
+        help_text="Opens this photo to whoever holds it: keep it to yourself."
+    )
+
+    def get_secret(self, result: PhotoResult) -> str:
+        return photo_secret(result.photo.pk)
+
+
+class RefusedSerializer(serializers.Serializer[Any]):
+    """A file of a batch that is no photo."""
+
+    position = serializers.IntegerField()
+    name = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class BatchSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    total = serializers.IntegerField()
+    finished = serializers.IntegerField()
+    refused = RefusedSerializer(many=True)
+    photos = PhotoSerializer(many=True)
+
+
+class LiveFaceSerializer(serializers.Serializer[Any]):
+    box = BoxSerializer()
+    probabilities = ProbabilitiesSerializer()
+    label = serializers.CharField()
+    confidence = serializers.FloatField()
+    not_sure = serializers.BooleanField()
+
+
+class LiveSerializer(serializers.Serializer[Any]):
+    width = serializers.IntegerField()
+    height = serializers.IntegerField()
+    faces = LiveFaceSerializer(many=True)
+    model_version = serializers.CharField()
+
+
+class ShareLinkSerializer(serializers.Serializer[Any]):
+    url = serializers.URLField(help_text="Shown once: only its hash is kept.")
+    expires_at = serializers.DateTimeField()

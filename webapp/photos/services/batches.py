@@ -1,0 +1,126 @@
+"""Several photos at once, or a zip of them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Final
+
+from ml.images import MAX_BYTES
+from webapp.core.errors import DomainError
+from webapp.photos.models import Batch
+from webapp.photos.services.erasure import delete_photo
+from webapp.photos.services.intake import PhotoRefused, submit_photo
+
+MAX_PHOTOS: Final = 50
+MAX_BATCH_BYTES: Final = 100 * 1024 * 1024
+ZIP_MAGIC: Final = b"PK\x03\x04"
+_SHOWN_NAME_LENGTH: Final = 80
+
+
+class BatchRefused(DomainError):
+    """Nothing of it could be taken; says why."""
+
+    code = "invalid_batch"
+
+
+def submit_batch(
+    *,
+    files: Iterable[tuple[str, bytes]],
+    visitor_key: str,
+    keep: bool = False,
+    train: bool = False,
+) -> Batch:
+    """Take in up to ``MAX_PHOTOS`` photos; a zip among ``files`` counts as what is
+    in it.
+
+    What is no photo is listed in ``refused`` and stops nothing. Raises
+    ``BatchRefused`` where there are too many, or not one photo; then none is kept.
+    """
+    batch = Batch.objects.create(visitor_key=visitor_key)
+    refused: list[dict[str, object]] = []
+    taken = position = 0
+    try:
+        for name, data in _unpacked(files):
+            position += 1
+            if position > MAX_PHOTOS:
+                raise BatchRefused(
+                    f"Those are more than {MAX_PHOTOS} photos. Please send fewer.",
+                    code="too_many",
+                )
+            try:
+                if isinstance(data, BatchRefused):
+                    raise data
+                submit_photo(
+                    data=data,
+                    visitor_key=visitor_key,
+                    keep=keep,
+                    train=train,
+                    batch=batch,
+                    position=position,
+                )
+            except (PhotoRefused, BatchRefused) as error:
+                shown = name[-_SHOWN_NAME_LENGTH:]
+                refused.append(
+                    {"position": position, "name": shown, "reason": str(error)}
+                )
+            else:
+                taken += 1
+    except BaseException:
+        delete_batch(batch=batch)
+        raise
+    if not taken:
+        batch.delete()
+        reason = refused[0]["reason"] if refused else "There was no file in it."
+        raise BatchRefused(f"Not one photo could be read. {reason}", code="no_photo")
+    batch.refused = refused
+    batch.save(update_fields=["refused"])
+    return batch
+
+
+def delete_batch(*, batch: Batch) -> None:
+    """Remove a batch with all its photos."""
+    for photo in batch.photos.all():
+        delete_photo(photo=photo)
+    batch.delete()
+
+
+def _unpacked(
+    files: Iterable[tuple[str, bytes]],
+) -> Iterator[tuple[str, bytes | BatchRefused]]:
+    for name, data in files:
+        if data.startswith(ZIP_MAGIC):
+            yield from _members(data)
+        else:
+            yield name, data
+
+
+def _members(data: bytes) -> Iterator[tuple[str, bytes | BatchRefused]]:
+    """Files of a zip, read in memory one by one: no path is ever written to."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise BatchRefused("The zip is damaged. Please pack it again.") from error
+    with archive:
+        for member in archive.infolist():
+            path = PurePosixPath(member.filename)
+            hidden = path.name.startswith(".") or "__MACOSX" in path.parts
+            if member.is_dir() or hidden:
+                continue
+            yield path.name, _read_member(archive, member)
+
+
+def _read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> bytes | BatchRefused:
+    if member.flag_bits & 1:
+        return BatchRefused("It is encrypted. Please pack it without a password.")
+    try:
+        # The header may lie about the size: read at most one byte too many.
+        with archive.open(member) as handle:
+            return handle.read(MAX_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError):
+        return BatchRefused("It is damaged inside the zip.")

@@ -1,0 +1,34 @@
+"""What a visitor allows: giving it and taking it back are one call each."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from webapp.photos.consent import CONSENT_VERSION
+from webapp.photos.models import Photo
+
+
+def set_consent(
+    *, photos: QuerySet[Photo], keep: bool | None = None, train: bool | None = None
+) -> int:
+    """Change what is allowed for some photos; None leaves it; how many changed.
+
+    Taking ``keep`` back starts the 24 hours anew. Taking ``train`` back excludes
+    the faces from every later data set.
+    """
+    now = timezone.now()
+    changes: dict[str, object] = {}
+    if keep is not None:
+        ends = now + timedelta(seconds=settings.PHOTO_RETENTION_SECONDS)
+        changes["expires_at"] = None if keep else ends
+    if train is not None:
+        changes["training_consent_at"] = now if train else None
+    if not changes:
+        return 0
+    if keep or train:
+        changes["consent_version"] = CONSENT_VERSION
+    return photos.update(**changes)

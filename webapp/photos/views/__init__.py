@@ -1,0 +1,1 @@
+"""The visitor's pages, by subject: form, service, render."""

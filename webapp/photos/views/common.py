@@ -1,0 +1,50 @@
+"""What several pages need: who asks, for which photo, with what allowed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from webapp.accounts.visitors import Visitor, visitor_of
+from webapp.core.rates import check_rate, client_address
+from webapp.photos.models import Photo
+from webapp.photos.selectors import get_photo
+
+
+def visible_photo(request: HttpRequest, photo_id: uuid.UUID) -> Photo:
+    """The photo, where its visitor or a holder of its secret asks; else 404."""
+    visitor = visitor_of(request)
+    return get_photo(
+        photo_id=photo_id,
+        visitor_key=visitor.key if visitor else None,
+        secret=request.GET.get("secret") or request.POST.get("secret") or "",
+    )
+
+
+def own_photo(request: HttpRequest, photo_id: uuid.UUID) -> Photo:
+    """The photo, where its own visitor asks; a secret is not enough."""
+    visitor = visitor_of(request)
+    return get_photo(photo_id=photo_id, visitor_key=visitor.key if visitor else None)
+
+
+def count_request(
+    request: HttpRequest, scope: str, visitor: Visitor | None, cost: int = 1
+) -> None:
+    """Count against browser and address; raises ``RateLimited``."""
+
+    def identities() -> Iterator[str]:
+        if visitor is not None:
+            yield f"visitor:{visitor.key}"
+        yield f"address:{client_address(request)}"
+
+    check_rate(scope=scope, identities=list(identities()), cost=cost)
+
+
+def see_other(to: str, *args: object, **kwargs: object) -> HttpResponse:
+    """303: what was posted is done, go and look there."""
+    response = redirect(to, *args, **kwargs)
+    response.status_code = 303
+    return response
