@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ from ml.labels import EMOTIONS
 
 IntArray = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 
 NO_LABEL: Final = -1
 """Stands where no emotion has a majority."""
@@ -22,6 +25,108 @@ OTHER_VOTES: Final = ("anger", "disgust", "fear", "contempt", "unknown", "not_a_
 """What people may see beside the four; known in training, never predicted."""
 
 VOTE_COLUMNS: Final = EMOTION_VOTES + OTHER_VOTES
+
+VERDICTS: Final = (*(emotion.value for emotion in EMOTIONS), "unclear", "not_a_face")
+"""What a person can say of a face, in the one order of every tally."""
+
+FIRST_ASKED: Final = 2
+THEN_ASKED: Final = 3
+"""Two people are asked; where they disagree, a third; then it takes a judge."""
+
+MIN_WEIGHED_PEOPLE: Final = 5
+"""With fewer people their reliability cannot be told from chance: plain majority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a tally of votes comes to.
+
+    ``verdict`` is set where ``state`` is ``decided``; ``people_needed`` is how many
+    should vote in all.
+    """
+
+    state: Literal["open", "decided", "disputed"]
+    verdict: str | None
+    people_needed: int
+
+
+def decide(tally: Sequence[int]) -> Decision:
+    """Two that agree decide, as long as they are the majority.
+
+    ``tally`` counts the votes in ``VERDICTS`` order. One vote waits for a second,
+    two that differ for a third; three or more without a majority are disputed.
+    """
+    if len(tally) != len(VERDICTS) or min(tally) < 0:
+        raise ValueError(f"expected {len(VERDICTS)} counts from 0, got {list(tally)}")
+    votes, most = sum(tally), max(tally)
+    if most >= 2 and 2 * most > votes:
+        return Decision("decided", VERDICTS[tally.index(most)], votes)
+    if votes < FIRST_ASKED:
+        return Decision("open", None, FIRST_ASKED)
+    if votes < THEN_ASKED:
+        return Decision("open", None, THEN_ASKED)
+    return Decision("disputed", None, votes)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedConsensus:
+    """Of N faces and A people: ``verdicts`` int64 (N,), indices into ``VERDICTS``;
+    ``quality`` float64 (N,), how likely each is right; ``reliability`` float64 (A,),
+    how far each person can be relied on; both in [0, 1]."""
+
+    verdicts: IntArray
+    quality: Float64Array
+    reliability: Float64Array
+
+
+def weigh_votes(
+    votes: IntArray, probabilities: Float64Array | None
+) -> WeightedConsensus:
+    """Votes weighed by how reliable each person is, the model as one more voice.
+
+    ``votes`` is (N, A), indices into ``VERDICTS`` or ``NO_LABEL``; every row and
+    every column holds a vote. ``probabilities`` (N, 4) are the model's of the four
+    emotions; it has no word for the other two verdicts and gets their share among
+    the votes. Source: Goh et al., "CROWDLAB", 2022, as cleanlab implements it.
+    """
+    # Heavy, and needed by a background task alone.
+    from cleanlab.multiannotator import (  # type: ignore[import-untyped]
+        get_label_quality_multiannotator,
+    )
+
+    cast = votes != NO_LABEL
+    if not (cast.any(axis=0).all() and cast.any(axis=1).all()):
+        raise ValueError("every face and every person needs a vote")
+    # The package wants each class seen: leave out the verdicts that nobody gave.
+    known = np.unique(votes[cast])
+    if len(known) == 1:
+        return WeightedConsensus(
+            np.full(len(votes), known[0], np.int64),
+            np.ones(len(votes)),
+            np.ones(votes.shape[1]),
+        )
+    labels = np.where(cast, np.searchsorted(known, votes), np.nan)
+    voices = _model_voice(votes, probabilities)[:, known]
+    voices /= voices.sum(axis=1, keepdims=True)
+    result = get_label_quality_multiannotator(labels, voices, verbose=False)
+    table = result["label_quality"]
+    people = result["annotator_stats"].sort_index()
+    return WeightedConsensus(
+        known[table["consensus_label"].to_numpy(np.int64)],
+        np.clip(table["consensus_quality_score"].to_numpy(np.float64), 0, 1),
+        np.clip(people["annotator_quality"].to_numpy(np.float64), 0, 1),
+    )
+
+
+def _model_voice(votes: IntArray, probabilities: Float64Array | None) -> Float64Array:
+    """(N, 6): the model's four, beside the other verdicts' share among the votes."""
+    count = np.bincount(votes[votes != NO_LABEL], minlength=len(VERDICTS)) + 1.0
+    shares = count / count.sum()
+    if probabilities is None:
+        return np.tile(shares, (len(votes), 1))
+    others = np.tile(shares[len(EMOTIONS) :], (len(votes), 1))
+    emotions = np.clip(probabilities, 1e-6, 1) * shares[: len(EMOTIONS)].sum()
+    return np.concatenate([emotions, others], axis=1)
 
 
 def strict_majority(votes: IntArray) -> IntArray:
