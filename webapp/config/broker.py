@@ -82,6 +82,7 @@ def server_command(server: str, folder: Path, path: Path) -> list[str]:
         "unixsocketperm": "600",
         "dir": str(folder),
         "daemonize": "no",
+        "loglevel": "warning",
         # Messages outlive a restart. Once a second is enough: the database knows
         # what is owed, a message only wakes somebody up, and waiting for the disk
         # at each one would slow every upload down.

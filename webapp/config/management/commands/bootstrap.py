@@ -1,0 +1,84 @@
+"""Everything that must be there before the first request, in one process.
+
+Runs any number of times, and takes a second where nothing is left to do. It reports
+on stderr; what it writes on stdout is meant for the person who starts the site.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from ml.manifest import ManifestError, ModelFileError, write_atomically
+from webapp.accounts.services import seed_demo_people
+from webapp.registry.services import register_shipped_model
+
+
+class Command(BaseCommand):
+    """Migrate, collect static files, register the shipped model, seed a demo."""
+
+    help = (
+        "Prepares database, static files, the shipped model and, in a demo, its "
+        "people. Safe to run again."
+    )
+    # A check needs its second; `make check` and `runserver` run them all.
+    requires_system_checks: list[str] = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._migrate()
+        except OperationalError as error:
+            raise CommandError(f"The database cannot be used: {error}") from error
+        self._collect_static()
+        try:
+            register_shipped_model()
+        except (ManifestError, ModelFileError) as error:
+            raise CommandError(f"The model that ships is broken: {error}") from error
+        if settings.DEMO:
+            for username, password, role in seed_demo_people():
+                self.stdout.write(f"{role}: {username}, password {password}")
+
+    def _migrate(self) -> None:
+        """Only with something to apply: the signals afterwards take a second."""
+        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+        targets = executor.loader.graph.leaf_nodes()
+        if not executor.migration_plan(targets):
+            return
+        self.stderr.write("Bringing the database up to date ...")
+        call_command("migrate", interactive=False, verbosity=0)
+
+    def _collect_static(self) -> None:
+        """Only where a file changed: hashing and compressing takes five seconds."""
+        fingerprint = _static_fingerprint()
+        stamp = Path(settings.STATIC_ROOT) / ".fingerprint"
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
+            return
+        self.stderr.write("Collecting static files ...")
+        call_command("collectstatic", interactive=False, verbosity=0)
+        write_atomically(stamp, fingerprint.encode())
+
+
+def _static_fingerprint() -> str:
+    """Changes with every source file and with the code that processes them."""
+    code = Path(inspect.getfile(type(staticfiles_storage)))
+    words = [version("django"), version("whitenoise"), _state(code)]
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            words.append(f"{path} {_state(Path(storage.path(path)))}")
+    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()
+
+
+def _state(path: Path) -> str:
+    found = path.stat()
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
