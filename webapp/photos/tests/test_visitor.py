@@ -1,0 +1,353 @@
+"""What a visitor may do beside one photo: several, links, consent, downloads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from django.conf import LazySettings
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.utils import timezone
+from PIL import Image
+
+from tests.pictures import astronaut, encode, hopper, landscape
+from webapp.photos import tasks
+from webapp.photos.consent import CONSENT_VERSION
+from webapp.photos.models import Batch, Photo, ShareLink
+from webapp.photos.services.batches import MAX_PHOTOS
+from webapp.photos.services.erasure import erase_expired_photos
+from webapp.registry.models import ModelVersion
+
+pytestmark = pytest.mark.django_db
+
+
+def give(client: Client, **fields: Any) -> dict[str, Any]:
+    image = SimpleUploadedFile("me.jpg", encode(astronaut()), "image/jpeg")
+    return client.post("/api/v1/photos", {"image": image, **fields}).json()
+
+
+def done(client: Client, **fields: Any) -> str:
+    """The page address of a photo that has been read."""
+    accepted = give(client, **fields)
+    tasks.process_photo(accepted["id"])
+    return f"/photos/{accepted['id']}/"
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def send_batch(client: Client, *files: tuple[str, bytes]) -> Any:
+    images = [SimpleUploadedFile(name, data) for name, data in files]
+    return client.post("/api/v1/batches", {"image": images})
+
+
+class TestConsent:
+    def test_without_a_box_ticked_a_photo_ends_after_a_day(
+        self, client: Client
+    ) -> None:
+        photo = Photo.objects.get(pk=give(client)["id"])
+
+        assert photo.expires_at is not None
+        left = photo.expires_at - timezone.now()
+        assert timedelta(hours=23) < left <= timedelta(hours=24)
+        assert not photo.may_train
+        assert photo.consent_version == ""
+
+    def test_what_was_agreed_to_is_kept_with_the_photo(self, client: Client) -> None:
+        photo = Photo.objects.get(pk=give(client, keep="true", train="true")["id"])
+
+        assert photo.is_kept
+        assert photo.may_train
+        assert photo.consent_version == CONSENT_VERSION
+
+    def test_taking_back_is_as_easy_as_giving(self, client: Client) -> None:
+        photo_id = give(client, keep="true", train="true")["id"]
+
+        body = client.patch(
+            f"/api/v1/photos/{photo_id}",
+            json.dumps({"keep": False, "train": False}),
+            "application/json",
+        ).json()
+
+        assert (body["keep"], body["train"]) == (False, False)
+        assert body["expires_at"] is not None
+
+    def test_a_kept_photo_outlives_the_sweep(self, client: Client) -> None:
+        give(client, keep="true")
+
+        assert erase_expired_photos() == 0
+
+
+class TestBatch:
+    def test_files_and_a_zip_become_one_batch_in_order(self, client: Client) -> None:
+        zipped = zip_of({"a/one.jpg": encode(astronaut()), "two.jpg": encode(hopper())})
+
+        response = send_batch(
+            client, ("first.jpg", encode(landscape())), ("more.zip", zipped)
+        )
+
+        assert response.status_code == 202
+        assert response.json()["total"] == 3
+        positions = Photo.objects.order_by("position").values_list(
+            "position", flat=True
+        )
+        assert list(positions) == [1, 2, 3]
+
+    def test_what_is_no_photo_is_listed_and_stops_nothing(self, client: Client) -> None:
+        body = send_batch(
+            client, ("a.jpg", encode(astronaut())), ("b.txt", b"no picture at all")
+        ).json()
+
+        assert body["total"] == 1
+        (refused,) = body["refused"]
+        assert (refused["position"], refused["name"]) == (2, "b.txt")
+        assert refused["reason"].endswith(".")
+
+    def test_without_one_photo_nothing_is_kept(self, client: Client) -> None:
+        response = send_batch(client, ("b.txt", b"x"), ("c.txt", b"y"))
+
+        assert response.status_code == 400
+        assert not Batch.objects.exists()
+
+    def test_too_many_are_refused_whole(self, client: Client) -> None:
+        picture = encode(Image.new("RGB", (32, 32), "grey"))
+        zipped = zip_of({f"{i}.jpg": picture for i in range(MAX_PHOTOS + 1)})
+
+        response = send_batch(client, ("many.zip", zipped))
+
+        assert response.json()["code"] == "too_many"
+        assert not Photo.objects.exists()
+        assert not Batch.objects.exists()
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"PK\x03\x04 and then nothing",
+            zip_of({}),
+            zip_of({"a/": b"", "__MACOSX/._a.jpg": b"x", ".hidden": b"x"}),
+            zip_of({"../../etc/passwd": b"root"}),
+            zip_of({"bomb.jpg": b"\0" * 50_000_000}),
+            zip_of({"nested.zip": zip_of({"a.jpg": encode(astronaut())})}),
+        ],
+        ids=["damaged", "empty", "hidden", "traversal", "bomb", "nested"],
+    )
+    def test_tricky_zip_is_refused_with_a_sentence(
+        self, client: Client, data: bytes
+    ) -> None:
+        response = send_batch(client, ("tricky.zip", data))
+
+        assert response.status_code == 400
+        assert response.json()["detail"].endswith(".")
+        assert not Photo.objects.exists()
+
+    def test_batch_is_seen_and_deleted_by_its_own_browser_alone(
+        self, client: Client
+    ) -> None:
+        body = send_batch(client, ("a.jpg", encode(astronaut()))).json()
+        url = f"/api/v1/batches/{body['id']}"
+
+        assert Client().get(url).status_code == 404
+        assert client.get(url).json()["total"] == 1
+        assert Client().delete(url).status_code == 404
+        assert client.delete(url).status_code == 204
+        assert not Photo.objects.exists()
+
+    def test_one_csv_for_all(self, client: Client, champion: ModelVersion) -> None:
+        body = send_batch(
+            client, ("a.jpg", encode(astronaut())), ("b.jpg", encode(landscape()))
+        ).json()
+        for photo in Photo.objects.all():
+            tasks.process_photo(str(photo.pk))
+
+        response = client.get(f"/batches/{body['id']}/mien.csv")
+
+        rows = list(csv.DictReader(io.StringIO(response.content.decode())))
+        assert [row["face"] for row in rows] == ["1", ""]
+        assert rows[0]["label"] in ("happy", "sad", "surprise", "neutral")
+
+
+class TestShareLink:
+    def test_link_opens_the_photo_to_a_stranger_until_it_is_revoked(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        page = done(client)
+        api = f"/api/v1{page.rstrip('/')}/links"
+
+        url = client.post(api).json()["url"]
+
+        path = url.removeprefix("http://testserver")
+        stranger = Client()
+        assert stranger.get(path).status_code == 200
+        assert stranger.get(f"{path}image").status_code == 200
+        assert stranger.get(f"{path}heat/1").status_code == 200
+        assert stranger.get(page).status_code == 404
+        assert stranger.post(f"{page}delete/").status_code == 404
+        assert client.delete(api).status_code == 204
+        assert stranger.get(path).status_code == 404
+        assert stranger.get(f"{path}image").status_code == 404
+
+    def test_link_ends_by_itself(self, client: Client, champion: ModelVersion) -> None:
+        page = done(client)
+        url = client.post(f"/api/v1{page.rstrip('/')}/links").json()["url"]
+        ShareLink.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+        path = url.removeprefix("http://testserver")
+        assert Client().get(path).status_code == 404
+
+    def test_token_is_not_stored(self, client: Client) -> None:
+        photo_id = give(client)["id"]
+
+        url = client.post(f"/api/v1/photos/{photo_id}/links").json()["url"]
+
+        token = url.rstrip("/").rsplit("/", 1)[1]
+        assert token not in str(list(ShareLink.objects.values()))
+
+
+class TestDownloads:
+    def test_annotated_photo_is_a_png_with_the_boxes_drawn(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        response = client.get(f"{done(client)}mien.png")
+
+        drawn = Image.open(io.BytesIO(response.content))
+        assert drawn.format == "PNG"
+        assert drawn.width == 512
+        difference = np.asarray(drawn.convert("RGB"), int)[:512] - np.asarray(
+            astronaut(), int
+        )
+        changed = np.abs(difference).max(axis=2) > 100
+        assert changed[63:70, 190:260].any()  # the upper edge of the box
+        assert not changed[300:500, 300:500].any()
+
+    def test_json_and_csv_say_the_same(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        page = done(client)
+
+        (face,) = client.get(f"{page}mien.json").json()["faces"]
+        text = client.get(f"{page}mien.csv").content.decode()
+
+        (row,) = csv.DictReader(io.StringIO(text))
+        assert row["label"] == face["label"]
+        assert float(row["happy"]) == pytest.approx(
+            face["probabilities"]["happy"], abs=1e-5
+        )
+
+    def test_heat_map_is_a_clear_png(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        page = done(client)
+
+        for emotion in ("", "?emotion=sad", "?emotion=nonsense"):
+            response = client.get(f"{page}heat/1{emotion}")
+            picture = Image.open(io.BytesIO(response.content))
+            assert picture.mode == "RGBA"
+        assert client.get(f"{page}heat/2").status_code == 404
+
+
+class TestMine:
+    def test_delete_all_removes_this_browsers_photos_alone(
+        self, client: Client
+    ) -> None:
+        give(client)
+        give(client)
+        other = Client()
+        kept = give(other)["id"]
+
+        assert len(client.get("/api/v1/photos").json()) == 2
+        assert client.delete("/api/v1/photos").status_code == 204
+
+        assert client.get("/api/v1/photos").json() == []
+        assert [photo["id"] for photo in other.get("/api/v1/photos").json()] == [kept]
+
+
+class TestLive:
+    def frame(self, client: Client, picture: Image.Image) -> Any:
+        upload = SimpleUploadedFile("f.jpg", encode(picture), "image/jpeg")
+        return client.post("/api/v1/live", {"frame": upload})
+
+    def test_frame_is_read_and_nothing_of_it_is_stored(
+        self, client: Client, champion: ModelVersion, media: Any
+    ) -> None:
+        files_before = set(media.rglob("*"))
+
+        body = self.frame(client, astronaut()).json()
+
+        (face,) = body["faces"]
+        assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+        assert body["model_version"] == champion.version
+        assert not Photo.objects.exists()
+        assert set(media.rglob("*")) == files_before
+
+    def test_frame_without_a_face_assumes_none(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        small = landscape().resize((160, 120))
+
+        assert self.frame(client, small).json()["faces"] == []
+
+    def test_bad_frame_is_refused(self, client: Client, champion: ModelVersion) -> None:
+        broken = SimpleUploadedFile("f.jpg", b"no frame")
+
+        assert client.post("/api/v1/live", {"frame": broken}).status_code == 415
+        assert client.post("/api/v1/live", {}).json()["code"] == "no_image"
+
+
+class TestRates:
+    @pytest.fixture(autouse=True)
+    def limits(self, settings: LazySettings) -> None:
+        settings.RATES = {"upload": "2/hour", "live": "", "flag": ""}
+        settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": 0}
+
+    def send(self, client: Client, address: str, **headers: str) -> Any:
+        image = SimpleUploadedFile("me.jpg", encode(astronaut()), "image/jpeg")
+        return client.post(
+            "/api/v1/photos", {"image": image}, headers=headers, REMOTE_ADDR=address
+        )
+
+    def test_too_much_is_429_with_a_time_to_come_back(self, client: Client) -> None:
+        for _ in range(2):
+            assert self.send(client, "192.0.2.1").status_code == 202
+
+        response = self.send(client, "192.0.2.1")
+
+        assert response.status_code == 429
+        assert 0 < int(response.headers["Retry-After"]) <= 3600
+        assert response.json()["code"] == "rate_limited"
+
+    def test_forged_forwarding_header_and_new_cookie_do_not_help(self) -> None:
+        answers = [
+            self.send(
+                Client(), "192.0.2.2", **{"X-Forwarded-For": f"10.0.0.{i}"}
+            ).status_code
+            for i in range(3)
+        ]
+
+        assert answers == [202, 202, 429]
+
+    def test_behind_a_proxy_the_address_that_it_saw_counts(
+        self, settings: LazySettings
+    ) -> None:
+        settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": 1}
+        answers = [
+            self.send(
+                Client(),
+                "127.0.0.1",
+                **{"X-Forwarded-For": f"10.0.0.{i}, 192.0.2.{10 + i}"},
+            ).status_code
+            for i in range(3)
+        ]
+
+        assert answers == [202, 202, 202]
