@@ -126,6 +126,29 @@ def decode_image(data: bytes, max_side_px: int | None = None) -> DecodedImage:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What a file says of itself before a pixel is decoded."""
+
+    format: str
+    mode: str
+    width_px: int
+    height_px: int
+
+
+def read_header(data: bytes) -> ImageHeader | None:
+    """The header of a picture of ``FORMATS``; None where there is none."""
+    try:
+        with (
+            warnings.catch_warnings(),
+            Image.open(io.BytesIO(data), formats=FORMATS) as image,
+        ):
+            warnings.simplefilter("ignore")
+            return ImageHeader(image.format or "?", image.mode, *image.size)
+    except Exception:  # noqa: BLE001  # Headers of strangers raise anything.
+        return None
+
+
 def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
     """An RGB or grey picture as a bare JPEG: no EXIF, no ICC, no thumbnail."""
     buffer = io.BytesIO()
@@ -162,7 +185,9 @@ def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:
             )
         if max_side_px and image_format in ("JPEG", "MPO"):
             # Decodes at 1/2, 1/4 or 1/8 where that is still large enough: faster.
-            image.draft(None, (max_side_px, max_side_px))
+            # Both sides are asked for in proportion, or the shorter one would rule.
+            reduction = max_side_px / max(width, height)
+            image.draft(None, (int(width * reduction), int(height * reduction)))
         image.load()
         # After load: libraries of some formats learn of the orientation only there.
         upright = ImageOps.exif_transpose(image)
