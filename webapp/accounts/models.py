@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
+
+from webapp.core.models import TimedModel
 
 
 class Role(models.TextChoices):
@@ -28,3 +31,43 @@ class User(AbstractUser):
                 name="user_role_is_known",
             )
         ]
+
+
+class Invitation(TimedModel):
+    """A link that makes one account, once, until ``expires_at``.
+
+    Only the hash of the link's secret is kept. ``note`` tells the admin whom it is
+    for.
+    """
+
+    role = models.CharField(max_length=16, choices=Role)
+    note = models.CharField(max_length=120, blank=True, default="")
+    secret_hash = models.CharField(max_length=64, unique=True)
+    expires_at = models.DateTimeField()
+    invited_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    used_at = models.DateTimeField(null=True)
+    accepted_by = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="invitation",
+    )
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(role__in=[role.value for role in Role]),
+                name="invitation_role_is_known",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(accepted_by__isnull=True)
+                | models.Q(used_at__isnull=False),
+                name="invitation_accepted_is_used",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.note}".strip()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
-from django.db import transaction
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from webapp.accounts.models import Role, User
-from webapp.core.errors import DomainError
+from webapp.accounts.models import Invitation, Role, User
+from webapp.core.errors import Conflict, DomainError, NotFound
+
+INVITATION_LIFETIME: Final = timedelta(days=7)
 
 DEMO_PEOPLE: Final = (
     ("ada", Role.ANNOTATOR, "look-twice-ada"),
@@ -40,3 +48,103 @@ def seed_demo_people() -> list[tuple[str, str, str]]:
                 is_superuser=is_admin,
             )
     return [(name, password, role.value) for name, role, password in DEMO_PEOPLE]
+
+
+def invite_person(
+    *, role: Role, invited_by: User, note: str = ""
+) -> tuple[Invitation, str]:
+    """An invitation and its secret, which is shown once and not kept."""
+    secret = secrets.token_urlsafe(32)
+    invitation = Invitation.objects.create(
+        role=role,
+        note=note,
+        secret_hash=_hash(secret),
+        expires_at=timezone.now() + INVITATION_LIFETIME,
+        invited_by=invited_by,
+    )
+    return invitation, secret
+
+
+def get_open_invitation(*, secret: str) -> Invitation:
+    """The invitation that a link opens; ``NotFound`` where it opens none any more."""
+    invitation = Invitation.objects.filter(
+        secret_hash=_hash(secret), used_at__isnull=True, expires_at__gt=timezone.now()
+    ).first()
+    if invitation is None:
+        raise NotFound(
+            "This invitation has been used, withdrawn, or is older than a week. "
+            "Please ask for a new one."
+        )
+    return invitation
+
+
+@transaction.atomic
+def accept_invitation(*, secret: str, username: str, password: str) -> User:
+    """Make the account that an invitation promises, once.
+
+    Raises ``NotFound`` for a link that is void, ``Conflict`` for a name that is
+    taken and ``DomainError`` for a name or a password that will not do.
+    """
+    invitation = get_open_invitation(secret=secret)
+    person = User(username=username, role=invitation.role)
+    try:
+        person.full_clean(exclude=["password"], validate_unique=False)
+        validate_password(password, person)
+    except ValidationError as error:
+        raise DomainError(" ".join(error.messages), code="invalid_account") from error
+    # Of two who hold the same link, one gets in.
+    used = Invitation.objects.filter(pk=invitation.pk, used_at__isnull=True).update(
+        used_at=timezone.now()
+    )
+    if not used:
+        raise NotFound("This invitation was used a moment ago.")
+    is_admin = invitation.role == Role.ADMIN
+    try:
+        with transaction.atomic():
+            person = User.objects.create_user(
+                username,
+                password=password,
+                role=invitation.role,
+                is_staff=is_admin,
+                is_superuser=is_admin,
+            )
+    except IntegrityError as error:
+        raise Conflict(
+            f"The name {username} is taken. Please choose another.", code="name_taken"
+        ) from error
+    Invitation.objects.filter(pk=invitation.pk).update(accepted_by=person)
+    return person
+
+
+def withdraw_invitation(*, invitation: Invitation) -> None:
+    """Void a link that nobody has used; a used one stays as it is."""
+    Invitation.objects.filter(pk=invitation.pk, used_at__isnull=True).delete()
+
+
+@transaction.atomic
+def change_person(
+    *,
+    person: User,
+    changed_by: User,
+    role: Role | None = None,
+    is_active: bool | None = None,
+) -> None:
+    """Give a role, or close and open an account; nobody does that to themselves.
+
+    So the last admin cannot lock everybody out. Their votes stay.
+    """
+    if person.pk == changed_by.pk:
+        raise DomainError(
+            "You cannot change your own account here. Please ask another admin.",
+            code="own_account",
+        )
+    if role is not None:
+        person.role = role
+        person.is_staff = person.is_superuser = role == Role.ADMIN
+    if is_active is not None:
+        person.is_active = is_active
+    person.save(update_fields=["role", "is_staff", "is_superuser", "is_active"])
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

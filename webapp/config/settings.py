@@ -72,6 +72,7 @@ INSTALLED_APPS = [
     "webapp.accounts",
     "webapp.registry",
     "webapp.photos",
+    "webapp.curation",
     "webapp.config",
 ]
 

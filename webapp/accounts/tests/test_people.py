@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+from django.conf import LazySettings
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
+
+from webapp.accounts.models import Role, User
+from webapp.accounts.services import seed_demo_people
+from webapp.accounts.visitors import (
+    COOKIE_NAME,
+    new_visitor,
+    remember_visitor,
+    visitor_of,
+)
+from webapp.core.errors import DomainError
+
+
+@pytest.mark.django_db
+def test_demo_has_one_annotator_and_one_admin(settings: LazySettings) -> None:
+    settings.DEMO = True
+
+    people = seed_demo_people()
+    seed_demo_people()
+
+    assert sorted(role for _, _, role in people) == [Role.ADMIN, Role.ANNOTATOR]
+    assert User.objects.count() == 2
+    for name, password, _ in people:
+        assert User.objects.get(username=name).check_password(password)
+
+
+@pytest.mark.django_db
+def test_public_site_has_no_known_passwords(settings: LazySettings) -> None:
+    settings.DEMO = False
+
+    with pytest.raises(DomainError):
+        seed_demo_people()
+
+    assert not User.objects.exists()
+
+
+@pytest.mark.django_db
+def test_changed_demo_password_stays_changed(settings: LazySettings) -> None:
+    settings.DEMO = True
+    ((name, password, _), *_rest) = seed_demo_people()
+    user = User.objects.get(username=name)
+    user.set_password("another one entirely")
+    user.save()
+
+    seed_demo_people()
+
+    assert not User.objects.get(username=name).check_password(password)
+
+
+@pytest.mark.django_db
+def test_five_wrong_passwords_lock_the_door(client: Client) -> None:
+    User.objects.create_user("eve", password="right-password-1")
+    for _ in range(5):
+        client.post("/accounts/login/", {"username": "eve", "password": "wrong"})
+
+    response = client.post(
+        "/accounts/login/", {"username": "eve", "password": "right-password-1"}
+    )
+
+    assert response.status_code == 429
+    assert "_auth_user_id" not in client.session
+
+
+def test_visitor_survives_the_way_through_a_cookie() -> None:
+    visitor, response = new_visitor(), HttpResponse()
+    remember_visitor(response, visitor)
+    request = RequestFactory().get("/")
+    request.COOKIES[COOKIE_NAME] = response.cookies[COOKIE_NAME].value
+
+    assert visitor_of(request) == visitor
+    assert response.cookies[COOKIE_NAME]["httponly"]
+    assert response.cookies[COOKIE_NAME]["samesite"] == "Lax"
+    assert visitor.token not in visitor.key
+
+
+@pytest.mark.parametrize("token", ["", "short", "a" * 44, "../" * 14 + "a", "ä" * 43])
+def test_cookie_that_we_did_not_make_is_nobody(token: str) -> None:
+    request = RequestFactory().get("/")
+    request.COOKIES[COOKIE_NAME] = token
+
+    assert visitor_of(request) is None

@@ -1,0 +1,1 @@
+"""Labels that deserve trust: queue, claims, corrections, consensus, quality."""

@@ -1,0 +1,1 @@
+"""State changes of curation: votes, claims, consensus and gold go through here."""
