@@ -4,7 +4,6 @@ see it."""
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -62,36 +61,22 @@ def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
     """
     limits = _limits(settings.RATES[scope])
     keys = [(item, scope, identity) for item in limits for identity in identities]
-    if not keys or not _storage_state.usable:
+    url = settings.RATES_STORAGE_URL
+    if not keys or time.monotonic() < _retry_at.get(url, 0.0):
         return
     try:
-        limiter = _limiter(settings.RATES_STORAGE_URL)
+        limiter = _limiter(url)
         for item, *key in keys:
             if not limiter.hit(item, *key, cost=cost):
                 reset_at = limiter.get_window_stats(item, *key).reset_time
                 raise RateLimited(max(1, round(reset_at - time.time())))
     except (RedisError, StorageError, OSError) as error:
         logger.warning("rates are not counted, their store is away: %s", error)
-        _storage_state.fail()
+        _retry_at[url] = time.monotonic() + _RETRY_STORAGE_AFTER_SECONDS
 
 
-class _StorageState:
-    """Asks a store that is away again only after a while: it costs its time-out."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._retry_at = 0.0
-
-    @property
-    def usable(self) -> bool:
-        return time.monotonic() >= self._retry_at
-
-    def fail(self) -> None:
-        with self._lock:
-            self._retry_at = time.monotonic() + _RETRY_STORAGE_AFTER_SECONDS
-
-
-_storage_state = _StorageState()
+_retry_at: dict[str, float] = {}
+"""When a store that was away is asked again: each try costs its time-out."""
 
 
 @cache

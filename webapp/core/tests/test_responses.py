@@ -1,0 +1,119 @@
+"""What holds for every answer: headers, and errors in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.db import OperationalError
+from django.test import Client, RequestFactory
+
+from webapp.core.rates import RateLimited, check_rate, client_address
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/", "/livez", "/api/schema/", "/nothing-here"])
+def test_every_answer_forbids_inline_and_foreign_code(
+    client: Client, path: str
+) -> None:
+    policy = client.get(path).headers["Content-Security-Policy"]
+
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+@pytest.mark.django_db
+def test_only_the_api_documentation_may_style_itself(client: Client) -> None:
+    policy = client.get("/api/docs/").headers["Content-Security-Policy"]
+
+    assert "script-src 'self';" in policy
+    assert "style-src 'self' 'unsafe-inline'" in policy
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/nothing", "text/html"), ("/api/nothing", "application/json")]
+)
+def test_unknown_address_is_404_in_the_askers_language(
+    client: Client, path: str, kind: str
+) -> None:
+    response = client.get(path)
+
+    assert response.status_code == 404
+    assert response.headers["Content-Type"].startswith(kind)
+
+
+@pytest.mark.django_db
+def test_locked_database_is_503_with_a_time_to_come_back(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(**_: Any) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr("webapp.photos.api.get_photo", locked)
+
+    response = client.get("/api/v1/photos/00000000-0000-4000-8000-000000000000")
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
+    assert response.json()["code"] == "unavailable"
+
+
+@pytest.mark.django_db
+def test_form_without_its_token_is_explained() -> None:
+    response = Client(enforce_csrf_checks=True).post("/photos/")
+
+    assert response.status_code == 403
+    assert b"reload the page" in response.content
+
+
+@pytest.mark.django_db
+def test_page_is_not_cached_where_it_is_somebodys(client: Client) -> None:
+    assert "no-cache" in client.get("/").headers["Cache-Control"]
+
+
+def request_from(address: str, forwarded: str = "") -> Any:
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    return RequestFactory().get("/", REMOTE_ADDR=address, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "expected"),
+    [
+        (0, "", "192.0.2.1"),
+        (0, "10.0.0.1", "192.0.2.1"),
+        (1, "", "192.0.2.1"),
+        (1, "10.0.0.1, 10.0.0.2", "10.0.0.2"),
+        (2, "10.0.0.1, 10.0.0.2, 10.0.0.3", "10.0.0.2"),
+        (5, "10.0.0.1", "10.0.0.1"),
+    ],
+)
+def test_only_entries_of_our_own_proxies_are_believed(
+    settings: LazySettings, proxies: int, forwarded: str, expected: str
+) -> None:
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
+
+    assert client_address(request_from("192.0.2.1", forwarded)) == expected
+
+
+def test_rate_is_counted_for_each_identity(settings: LazySettings) -> None:
+    settings.RATES = {"scope": "2/hour"}
+    for _ in range(2):
+        check_rate(scope="scope", identities=["a", "b"])
+
+    with pytest.raises(RateLimited) as limited:
+        check_rate(scope="scope", identities=["b"])
+
+    assert limited.value.retry_after_seconds is not None
+    assert 0 < limited.value.retry_after_seconds <= 3600
+    check_rate(scope="scope", identities=["c"])
+
+
+def test_while_the_store_is_away_nobody_is_refused(settings: LazySettings) -> None:
+    settings.RATES = {"scope": "1/hour"}
+    settings.RATES_STORAGE_URL = "redis://127.0.0.1:1/0"
+
+    for _ in range(3):
+        check_rate(scope="scope", identities=["a"])
