@@ -1,0 +1,98 @@
+# What a person types. Works with GNU Make 3.81, which macOS ships, and needs nothing
+# but a Python of 3.11 or newer. `make help` lists the targets.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PORT ?= 8000
+MIEN_HOME ?= $(CURDIR)/var
+# The Python that builds the virtual environment; found where it is not named.
+PYTHON ?=
+# More words for pytest, as in: make test ARGS="-k lease -x"
+ARGS ?=
+
+# What a check needs of an instance: nothing that anybody serves.
+CHECK_HOME := $(CURDIR)/build/check
+CHECK_ENV := MIEN_DEMO=0 MIEN_DEBUG=0 MIEN_HOME='$(CHECK_HOME)' \
+	MIEN_SECRET_KEY=a-key-for-checks-alone-0123456789-abcdefghijklmnopqrstuvwxyz
+TYPED := ml webapp benchmarks conftest.py manage.py
+
+.PHONY: help
+help: ## List the targets
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
+
+# --- Run --------------------------------------------------------------------------
+
+.PHONY: run
+run: venv ## Start everything: the site at http://127.0.0.1:PORT/ (PORT=, MIEN_HOME=)
+	@# Ctrl-C belongs to the supervisor, from its first instruction on.
+	@trap '' INT; PORT='$(PORT)' MIEN_HOME='$(MIEN_HOME)' \
+		exec $(PY) -m webapp.config.embedded
+
+.PHONY: venv
+venv: ## Make .venv and install what requirements.txt pins, where that has changed
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' sh scripts/venv.sh
+
+# --- Check ------------------------------------------------------------------------
+
+.PHONY: check
+check: lint format types imports migrations deploy packages ## All checks below
+
+.PHONY: lint
+lint: venv ## Ruff's rules
+	@echo "== lint"; $(PY) -m ruff check .
+
+.PHONY: format
+format: venv ## Ruff's format, checked
+	@echo "== format"; $(PY) -m ruff format --check .
+
+.PHONY: types
+types: venv check-home ## mypy, strict
+	@echo "== types"; $(CHECK_ENV) $(PY) -m mypy $(TYPED)
+
+.PHONY: imports
+imports: venv ## Imports point one way
+	@echo "== imports"; $(VENV)/bin/lint-imports --no-logo
+
+.PHONY: migrations
+migrations: venv check-home ## No model without its migration
+	@echo "== migrations"; $(CHECK_ENV) $(PY) manage.py makemigrations --check --dry-run
+
+.PHONY: deploy
+deploy: venv check-home ## Django's checks for a public site
+	@echo "== deploy"; $(CHECK_ENV) MIEN_ALLOWED_HOSTS=mien.example \
+		$(PY) manage.py check --deploy --fail-level WARNING
+
+.PHONY: packages
+packages: venv ## What is installed fits together
+	@echo "== packages"; $(PY) -m pip check
+
+.PHONY: check-home
+check-home:
+	@mkdir -p '$(CHECK_HOME)'
+
+# --- Test and measure -------------------------------------------------------------
+
+.PHONY: test
+test: venv ## All tests, on SQLite and Valkey (ARGS= for pytest)
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: test-services
+test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
+	$(PY) -m tests.services $(PY) -m pytest webapp tests $(ARGS)
+
+.PHONY: bench
+bench: venv ## How long a photo takes, beside the networks alone (ARGS=--write)
+	$(PY) -m benchmarks.latency $(ARGS)
+
+# --- Tidy -------------------------------------------------------------------------
+
+.PHONY: clean
+clean: ## Remove .venv and caches, never var/
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find . -path ./var -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
