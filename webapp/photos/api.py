@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict
 from typing import Any
 
 from django.http import HttpRequest
@@ -307,25 +306,23 @@ class LiveView(APIView):
         fields = _validated(FrameSerializer(data=request.data), "no_image")
         count_request(request, "live", visitor_of(request))
         reading = read_frame(data=fields["frame"].read())
-        return _private(
+        faces = [
             {
-                "width": reading.width_px,
-                "height": reading.height_px,
-                "model_version": reading.model_version,
-                "faces": [
-                    {
-                        "box": asdict(
-                            face.box.clipped(reading.width_px, reading.height_px)
-                        ),
-                        "probabilities": scores.by_emotion(),
-                        "label": scores.label.value,
-                        "confidence": scores.confidence,
-                        "not_sure": scores.not_sure,
-                    }
-                    for face, scores in zip(reading.faces, reading.scores, strict=True)
-                ],
+                "box": face.box.clipped(reading.width_px, reading.height_px),
+                "probabilities": scores.by_emotion(),
+                "label": scores.label.value,
+                "confidence": scores.confidence,
+                "not_sure": scores.not_sure,
             }
-        )
+            for face, scores in zip(reading.faces, reading.scores, strict=True)
+        ]
+        answer = {
+            "width": reading.width_px,
+            "height": reading.height_px,
+            "model_version": reading.model_version,
+            "faces": faces,
+        }
+        return _private(LiveSerializer(answer).data)
 
 
 def _validated(serializer: serializers.Serializer[Any], code: str) -> dict[str, Any]:

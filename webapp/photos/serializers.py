@@ -12,22 +12,36 @@ from webapp.photos.models import PhotoStatus
 from webapp.photos.selectors import FaceResult, PhotoResult
 
 
+class PixelsField(serializers.FloatField):
+    """Pixels, to a tenth: more is no knowledge."""
+
+    def to_representation(self, value: float) -> float:
+        return round(value, 1)
+
+
+class ProbabilityField(serializers.FloatField):
+    """In [0, 1], to five places: four of them still sum to 1 within 0.0001."""
+
+    def to_representation(self, value: float) -> float:
+        return round(value, 5)
+
+
 class BoxSerializer(serializers.Serializer[Any]):
     """Pixels of the upright photo, origin at the top left."""
 
-    x = serializers.FloatField()
-    y = serializers.FloatField()
-    width = serializers.FloatField()
-    height = serializers.FloatField()
+    x = PixelsField()
+    y = PixelsField()
+    width = PixelsField()
+    height = PixelsField()
 
 
 class ProbabilitiesSerializer(serializers.Serializer[Any]):
     """Calibrated; they sum to 1."""
 
-    happy = serializers.FloatField()
-    sad = serializers.FloatField()
-    surprise = serializers.FloatField()
-    neutral = serializers.FloatField()
+    happy = ProbabilityField()
+    sad = ProbabilityField()
+    surprise = ProbabilityField()
+    neutral = ProbabilityField()
 
 
 class FaceSerializer(serializers.Serializer[FaceResult]):
@@ -35,7 +49,7 @@ class FaceSerializer(serializers.Serializer[FaceResult]):
     box = BoxSerializer()
     probabilities = ProbabilitiesSerializer(source="scores.by_emotion")
     label = serializers.ChoiceField(choices=[emotion.value for emotion in EMOTIONS])
-    confidence = serializers.FloatField(help_text="The highest probability.")
+    confidence = ProbabilityField(help_text="The highest probability.")
     not_sure = serializers.BooleanField(
         help_text="The model is not sure enough for its label to be relied on."
     )
@@ -101,7 +115,7 @@ class LiveFaceSerializer(serializers.Serializer[Any]):
     box = BoxSerializer()
     probabilities = ProbabilitiesSerializer()
     label = serializers.CharField()
-    confidence = serializers.FloatField()
+    confidence = ProbabilityField()
     not_sure = serializers.BooleanField()
 
 
