@@ -217,6 +217,21 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(60.0),
         "options": {"expires": 60.0, "queue": "default"},
     },
+    "fill-queue": {
+        "task": "webapp.curation.tasks.fill_queue",
+        "schedule": schedule(15.0),
+        "options": {"expires": 15.0, "queue": "default"},
+    },
+    "weigh-people": {
+        "task": "webapp.curation.tasks.weigh_people",
+        "schedule": schedule(300.0),
+        "options": {"expires": 300.0, "queue": "default"},
+    },
+    "sweep-dataset-imports": {
+        "task": "webapp.curation.tasks.sweep_dataset_imports",
+        "schedule": schedule(30.0),
+        "options": {"expires": 30.0, "queue": "default"},
+    },
     "remove-orphan-files": {
         "task": "webapp.photos.tasks.remove_orphan_files",
         "schedule": schedule(600.0),
@@ -288,6 +303,15 @@ RATES = {
 
 # --- Photos -----------------------------------------------------------------------
 PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 60)
+
+# --- Curation ---------------------------------------------------------------------
+# In which order faces are labelled: a name from webapp.curation.order.
+CURATION_ORDER = env.text("MIEN_CURATION_ORDER", "teaches_most")
+# Of the faces that may be used, so many are labelled by chance alone, so that the
+# accuracy on all of them can be told.
+CURATION_SAMPLE_PERCENT = env.integer("MIEN_CURATION_SAMPLE_PERCENT", 5)
+# New labels that make the next training worth while.
+RETRAIN_AFTER_LABELS = env.integer("MIEN_RETRAIN_AFTER_LABELS", 50, 1)
 
 # --- Language, time, log ------------------------------------------------------------
 LANGUAGE_CODE = "en"
