@@ -83,6 +83,8 @@ def database(url: str) -> dict[str, Any]:
                     "PRAGMA synchronous=FULL;"
                     "PRAGMA cache_size=-16000;"
                     "PRAGMA mmap_size=134217728;"
+                    # What is deleted is overwritten, not only forgotten.
+                    "PRAGMA secure_delete=ON;"
                 ),
             },
             # Several processes must see one file in the tests, too.

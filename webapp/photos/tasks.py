@@ -31,6 +31,7 @@ def sweep_photos() -> None:
 @shared_task
 def erase_expired_photos() -> None:
     erasure.erase_expired_photos()
+    erasure.empty_write_ahead_log()
 
 
 @shared_task

@@ -9,9 +9,11 @@ import pytest
 from celery import current_app
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.db import connection
 from django.utils import timezone
 
-from webapp.photos.models import Photo
+from webapp.photos import tasks
+from webapp.photos.models import Face, Photo
 from webapp.photos.services.erasure import (
     delete_photo,
     erase_expired_photos,
@@ -24,6 +26,7 @@ from webapp.photos.services.queue import (
     wake_worker,
 )
 from webapp.photos.tests.factories import PhotoFactory
+from webapp.registry.models import ModelVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,6 +96,23 @@ def test_deleted_photo_leaves_no_file() -> None:
     delete_photo(photo=photo)
 
     assert not default_storage.exists(photo.file_name)
+
+
+def test_nothing_of_a_deleted_photo_is_left_in_the_database_files(
+    champion: ModelVersion,
+) -> None:
+    photo = PhotoFactory()
+    tasks.process_photo(str(photo.pk))
+    crop = bytes(Face.objects.get(photo=photo).crop)[60:120]
+    delete_photo(photo=photo)
+
+    tasks.erase_expired_photos()
+
+    if connection.vendor == "sqlite":
+        database = Path(connection.settings_dict["NAME"])
+        files = database.parent.glob(f"{database.name}*")
+        assert not any(crop in path.read_bytes() for path in files)
+    assert not Face.objects.exists()
 
 
 def test_orphan_file_is_removed_once_it_is_old() -> None:
