@@ -31,6 +31,7 @@ from ml.data import (
 from ml.detection import FaceDetector
 from ml.evaluate import EvalReport, evaluate_model
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.labels import EMOTIONS
 from ml.manifest import (
     InputSpec,
     ManifestError,
@@ -71,6 +72,11 @@ class SplitName(StrEnum):
 class Labels(StrEnum):
     FOLDER = "folder"
     CONSENSUS = "consensus"
+
+
+class JudgeName(StrEnum):
+    MODEL = "model"
+    FOLDS = "folds"
 
 
 class Flip(StrEnum):
@@ -216,6 +222,78 @@ def _print_report(report: EvalReport, title: str) -> None:
         f"surest 85 % right {report.surest_85_accuracy:.4f}",
         highlight=False,
     )
+
+
+@app.command()
+def eda(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for page and figures.")] = Path(
+        "mien-eda"
+    ),
+) -> None:
+    """Show what a data set holds: counts, brightness, mean faces, duplicates."""
+    from ml.eda import explore
+
+    layout = find_layout(data)
+    _refuse_inside(out, layout)
+    with progress_bars() as progress:
+        summary = explore(layout, out, progress)
+    table = Table(title="pictures")
+    for heading in ("split", *EMOTIONS):
+        table.add_column(heading)
+    for split, row in summary["counts"].items():
+        table.add_row(split, *(str(count) for count in row.values()))
+    console.print(table)
+    console.print(f"Wrote {out / 'index.html'}")
+
+
+@app.command()
+def clean(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for report and manifest.")] = Path(
+        "mien-clean"
+    ),
+    model: ModelOption = SHIPPED_MODEL,
+    judge: Annotated[
+        JudgeName,
+        typer.Option(
+            help="Who judges labels without votes: the model itself, or heads fitted "
+            "on its features by folds."
+        ),
+    ] = JudgeName.MODEL,
+    votes: Annotated[bool, typer.Option(help="Use annotations, if any.")] = True,
+    detect: Annotated[bool, typer.Option(help="Look for a face in each.")] = True,
+) -> None:
+    """Find what is wrong with a folder of faces; write report and cleaned manifest."""
+    from ml.cleaning import clean as clean_folder
+    from ml.cleaning_report import write_cleaning
+
+    layout = find_layout(data)
+    _refuse_inside(out, layout)
+    classifier = EmotionClassifier.load(model)
+    with progress_bars() as progress:
+        result = clean_folder(
+            layout,
+            classifier,
+            FaceDetector() if detect else None,
+            judge=judge.value,
+            use_votes=votes,
+            progress=progress,
+        )
+    write_cleaning(out, result)
+    table = Table(title="findings")
+    table.add_column("finding")
+    table.add_column("files", justify="right")
+    for kind, count in result.counts().items():
+        table.add_row(kind.value, str(count))
+    console.print(table)
+    console.print(f"Wrote {out}. Next: python -m ml train --manifest {out}/cleaned.csv")
+
+
+def _refuse_inside(out: Path, layout: Layout) -> None:
+    """What is written must not lie among the user's pictures."""
+    if out.resolve().is_relative_to(layout.images.resolve()):
+        raise DataError(f"{out} lies inside the data set. Choose another --out.")
 
 
 @app.command()
@@ -380,3 +458,80 @@ def export(
                 soft_wrap=True,
             )
     console.print(f"Wrote {out} ({manifest.size_bytes / 1e6:.1f} MB)")
+
+
+@app.command()
+def compare(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for runs, table, figures.")] = Path(
+        "mien-compare"
+    ),
+    budget_minutes: Annotated[
+        float, typer.Option(min=0.01, help="For all networks together.")
+    ] = 60.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Names such as final-grey or vgg16-rgb; repeat for more."),
+    ] = None,
+    pretrained: Annotated[
+        list[str] | None,
+        typer.Option(help="vgg16=FILE: start that network from torchvision's weights."),
+    ] = None,
+    labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="0 leaves it to torch.")] = 0,
+) -> None:
+    """Train and judge the zoo under one budget; give the command again to go on."""
+    import torch
+
+    from ml.compare import DEFAULT_ENTRIES, Entry, table_markdown
+    from ml.compare import compare as compare_networks
+    from ml.export import ExportError
+    from ml.train import TrainConfig, TrainingError
+
+    if threads:
+        torch.set_num_threads(threads)
+    layout = find_layout(data)
+    source = _source(layout, labels)
+    entries = list(DEFAULT_ENTRIES)
+    for given in pretrained or []:
+        architecture, _, file = given.partition("=")
+        if not file:
+            raise DataError(f"{given!r}: write it as vgg16=FILE.")
+        entries.append(Entry(architecture, 3, Path(file)))
+    if only:
+        names = {entry.name: entry for entry in entries}
+        unknown = [name for name in only if name not in names]
+        if unknown:
+            raise DataError(
+                f"There is no {', '.join(unknown)}. Choose from {', '.join(names)}."
+            )
+        entries = [names[name] for name in only]
+
+    def load(channels: int) -> tuple[FaceSet, FaceSet, FaceSet]:
+        spec = InputSpec(channels=3 if channels == 3 else 1)
+        with progress_bars() as progress:
+            faces, validation = load_for_training(
+                layout, spec, source=source, progress=progress
+            )
+            return (
+                faces,
+                validation,
+                load_split(layout, "test", spec, source=source, progress=progress),
+            )
+
+    try:
+        rows = compare_networks(
+            entries,
+            load,
+            out,
+            budget_minutes=budget_minutes,
+            source=source,
+            base=TrainConfig(seed=seed, device=device, mixup_share=0.2),
+            say=lambda line: console.print(line, highlight=False),
+        )
+    except (TrainingError, ExportError) as error:
+        _fail(str(error))
+    print(table_markdown(rows, source), end="")
+    console.print(f"Wrote {out}")

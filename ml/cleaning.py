@@ -1,0 +1,518 @@
+"""A messy folder of faces -> what is wrong with it, and a manifest without it.
+
+Finds files that are no usable picture, pictures that are flat or show no face,
+duplicates, and labels that are probably wrong: by people's votes where there are
+any, else by what a model expects of faces that it was not fitted on (Northcutt et
+al., "Confident Learning", 2021; the package cleanlab). The user's files are read
+and never written.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ml.consensus import NO_LABEL, VOTE_COLUMNS, strict_majority
+from ml.data import (
+    CLEANED_COLUMNS,
+    SPLITS,
+    CleanedRow,
+    DataError,
+    FaceSet,
+    Layout,
+    Progress,
+    Split,
+    files_of_split,
+    read_annotations,
+)
+from ml.detection import FaceDetector
+from ml.duplicates import near_duplicates, thumbnails
+from ml.images import FORMATS, ImageRefused, decode_image, read_header
+from ml.inference import EmotionClassifier, softmax
+from ml.labels import EMOTIONS
+from ml.manifest import write_atomically
+from ml.preprocessing import crop_faces, whole_picture
+
+UInt8Array = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+
+Judge = Literal["model", "folds"]
+"""``model`` asks the classifier itself: good where it never saw these faces.
+``folds`` fits heads on its features, each face judged by heads that never saw it."""
+
+FLAT_STD: Final = 5.0
+"""Grey levels; 14 pictures of a well-known set of 35,887 lie under it."""
+
+FOLDS: Final = 5
+_MIN_FACES_FOR_FOLDS: Final = 40
+_MIN_EMOTION_SHARE: Final = 0.3
+"""A face on which fewer votes fell on the four emotions does not train."""
+
+_SUFFIXES: Final = {
+    ".jpg": ("JPEG", "MPO"),
+    ".jpeg": ("JPEG", "MPO"),
+    ".png": ("PNG",),
+    ".webp": ("WEBP",),
+    ".avif": ("AVIF",),
+    ".heic": ("HEIF",),
+    ".heif": ("HEIF",),
+}
+
+
+class Kind(StrEnum):
+    """What can be wrong with a file; the value is the word in ``report.json``."""
+
+    UNREADABLE = "unreadable"
+    WRONG_FORMAT = "wrong_format"
+    FLAT = "flat"
+    NO_FACE = "no_face"
+    EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    CONTRADICTING_DUPLICATE = "contradicting_duplicate"
+    SUSPECT_LABEL = "suspect_label"
+    VOTES_DISAGREE = "votes_disagree"
+
+
+EXPLANATIONS: Final[dict[Kind, str]] = {
+    Kind.UNREADABLE: "Damaged, empty or too large to be opened. Left out.",
+    Kind.WRONG_FORMAT: (
+        "Not what the name's ending says. Left out where it is no picture at all."
+    ),
+    Kind.FLAT: "Hardly any contrast: nothing can be seen. Left out.",
+    Kind.NO_FACE: "No face was found. Left out where people said so, too.",
+    Kind.EXACT_DUPLICATE: "The same pixels as another file. One of them is kept.",
+    Kind.NEAR_DUPLICATE: (
+        "Nearly the same as another file. One is kept; test before validation "
+        "before train."
+    ),
+    Kind.CONTRADICTING_DUPLICATE: (
+        "The same face under two labels. The label is shared out between them."
+    ),
+    Kind.SUSPECT_LABEL: (
+        "A model that was not fitted on this face expects another label. The model's "
+        "probabilities take the label's place."
+    ),
+    Kind.VOTES_DISAGREE: (
+        "Most people see another emotion. The shares of their votes take the label's "
+        "place."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with one file; ``detail`` says it to a person."""
+
+    file: str
+    finding: Kind
+    detail: str
+
+
+@dataclass(slots=True)
+class CleaningResult:
+    """Findings, and a row for every file. ``suspicion`` (N,) belongs to the rows of
+    ``faces``: 1 minus the probability of the file's own label."""
+
+    findings: list[Finding]
+    rows: list[CleanedRow]
+    faces: FaceSet
+    splits: tuple[Split, ...]
+    suspicion: Float64Array
+
+    def counts(self) -> dict[Kind, int]:
+        """Files by finding, in the order of ``Kind``."""
+        files: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        for finding in self.findings:
+            files[finding.finding].add(finding.file)
+        return {kind: len(names) for kind, names in files.items()}
+
+
+@dataclass(slots=True)
+class _Scan:
+    files: list[str] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crops: list[UInt8Array] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    no_face: list[int] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    left_out: list[CleanedRow] = field(default_factory=list)
+
+
+def clean(
+    layout: Layout,
+    classifier: EmotionClassifier,
+    detector: FaceDetector | None,
+    *,
+    judge: Judge = "folds",
+    use_votes: bool = True,
+    progress: Progress | None = None,
+) -> CleaningResult:
+    """Look at every file of the splits' four folders.
+
+    Without a detector nobody looks for faces. Raises ``DataError`` where no file
+    can be read.
+    """
+    scan = _scan(layout, classifier, detector, progress)
+    if not scan.files:
+        raise DataError(f"{layout.images} holds no picture that can be read.")
+    labels = np.array(scan.labels, np.int64)
+    crops = np.stack(scan.crops)
+    scan.crops.clear()
+    votes = _votes(layout, scan.files) if use_votes else None
+    groups = _duplicates(scan, crops, labels, progress)
+    probabilities = _expected(
+        classifier, crops, labels, np.array(groups), judge, progress
+    )
+    suspicion = 1 - probabilities[np.arange(len(labels)), labels]
+    shares = np.eye(len(EMOTIONS))[labels]
+    weights = np.ones(len(labels))
+    reasons: dict[int, list[str]] = defaultdict(list)
+    if votes is None:
+        _judge_labels(scan, labels, probabilities, shares, reasons)
+    else:
+        _judge_by_votes(scan, labels, votes, shares, weights, reasons)
+    _drop(scan, crops, votes, weights, reasons)
+    _merge_duplicates(scan, labels, groups, shares, weights, reasons)
+    rows = scan.left_out + [
+        CleanedRow(
+            file,
+            scan.splits[i],
+            tuple(float(value) for value in shares[i]),
+            float(weights[i]),
+            "; ".join(reasons[i]),
+        )
+        for i, file in enumerate(scan.files)
+    ]
+    faces = FaceSet(
+        files=tuple(scan.files),
+        crops=crops,
+        folder_labels=labels,
+        targets=shares.astype(np.float32),
+        weights=weights.astype(np.float32),
+        votes=votes,
+    )
+    return CleaningResult(
+        sorted(scan.findings, key=lambda finding: (finding.finding, finding.file)),
+        sorted(rows, key=lambda row: row.file),
+        faces,
+        tuple(scan.splits),
+        suspicion,
+    )
+
+
+def cleaned_csv(rows: Sequence[CleanedRow]) -> bytes:
+    """The manifest that ``python -m ml train --manifest`` takes."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CLEANED_COLUMNS)
+    for row in rows:
+        shares = [f"{share:.4f}" for share in row.shares]
+        writer.writerow([row.file, row.split, *shares, f"{row.weight:g}", row.reason])
+    return buffer.getvalue().encode()
+
+
+def write_cleaned(path: Path, rows: Sequence[CleanedRow]) -> None:
+    write_atomically(path, cleaned_csv(rows))
+
+
+def _scan(
+    layout: Layout,
+    classifier: EmotionClassifier,
+    detector: FaceDetector | None,
+    progress: Progress | None,
+) -> _Scan:
+    scan = _Scan()
+    listed = [
+        (split, path, label)
+        for split in SPLITS
+        for path, label in files_of_split(layout, split)
+    ]
+    advance = progress("Looking at files", len(listed)) if progress else None
+    for split, path, label in listed:
+        name = path.relative_to(layout.base).as_posix()
+        _look_at(scan, name, split, path, label, classifier, detector)
+        if advance:
+            advance()
+    return scan
+
+
+def _look_at(
+    scan: _Scan,
+    name: str,
+    split: Split,
+    path: Path,
+    label: int,
+    classifier: EmotionClassifier,
+    detector: FaceDetector | None,
+) -> None:
+    def leave_out(kind: Kind, detail: str) -> None:
+        scan.findings.append(Finding(name, kind, detail))
+        shares = tuple(float(i == label) for i in range(len(EMOTIONS)))
+        scan.left_out.append(CleanedRow(name, split, shares, 0.0, kind.value))
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        leave_out(Kind.UNREADABLE, error.strerror or str(error))
+        return
+    header = read_header(data)
+    if data and header is None:
+        kind = Kind.WRONG_FORMAT if not _looks_cut(data) else Kind.UNREADABLE
+        leave_out(kind, f"no picture of {', '.join(FORMATS)}")
+        return
+    try:
+        photo = decode_image(data).pixels
+    except ImageRefused as error:
+        leave_out(Kind.UNREADABLE, f"{error.code}: {error}")
+        return
+    suffix = path.suffix.lower()
+    if header and header.format not in _SUFFIXES.get(suffix, ()):
+        detail = f"{header.format} under a name that ends in {suffix or 'nothing'}"
+        scan.findings.append(Finding(name, Kind.WRONG_FORMAT, detail))
+    crop = crop_faces(photo, [whole_picture(photo)], classifier.manifest.input)[0]
+    scan.files.append(name)
+    scan.splits.append(split)
+    scan.labels.append(label)
+    scan.crops.append(crop)
+    scan.digests.append(_digest(photo))
+    if crop.std() < FLAT_STD:
+        detail = f"grey levels deviate by {crop.std():.1f}"
+        scan.findings.append(Finding(name, Kind.FLAT, detail))
+    elif detector is not None:
+        faces = detector.detect(photo).faces
+        if not faces or faces[0].assumed:
+            scan.no_face.append(len(scan.files) - 1)
+            detail = "the detector found none at any scale"
+            scan.findings.append(Finding(name, Kind.NO_FACE, detail))
+
+
+def _looks_cut(data: bytes) -> bool:
+    """Begins as a picture of a known kind does, yet cannot be opened."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+    return data.startswith(starts) or data[4:8] == b"ftyp"
+
+
+def _digest(photo: Image.Image) -> str:
+    pixels = f"{photo.size}".encode() + photo.tobytes()
+    return hashlib.sha256(pixels).hexdigest()
+
+
+def _votes(layout: Layout, files: Sequence[str]) -> IntArray | None:
+    """(N, 10), zeros where nobody voted; None without annotations of any file."""
+    if layout.annotations is None:
+        return None
+    by_file = read_annotations(layout.annotations)
+    if not any(file in by_file for file in files):
+        return None
+    nobody = (0,) * len(VOTE_COLUMNS)
+    return np.array([by_file.get(file, nobody) for file in files], np.int64)
+
+
+def _duplicates(
+    scan: _Scan, crops: UInt8Array, labels: IntArray, progress: Progress | None
+) -> list[int]:
+    """Findings of all pairs; returns the group of each face (its first member)."""
+    advance = progress("Comparing pictures", 1) if progress else None
+    group = list(range(len(labels)))
+
+    def root(i: int) -> int:
+        while group[i] != i:
+            group[i] = group[group[i]]
+            i = group[i]
+        return i
+
+    pairs, differences = near_duplicates(thumbnails(crops))
+    for (i, j), difference in zip(pairs.tolist(), differences.tolist(), strict=True):
+        group[root(j)] = root(i)
+        exact = scan.digests[i] == scan.digests[j]
+        kind = Kind.EXACT_DUPLICATE if exact else Kind.NEAR_DUPLICATE
+        detail = "same pixels" if exact else f"differs by {difference:.2f} grey levels"
+        if scan.splits[i] != scan.splits[j]:
+            detail += ", across splits"
+        for one, other in ((i, j), (j, i)):
+            told = f"{scan.files[other]}: {detail}"
+            scan.findings.append(Finding(scan.files[one], kind, told))
+            if labels[i] != labels[j]:
+                scan.findings.append(
+                    Finding(
+                        scan.files[one],
+                        Kind.CONTRADICTING_DUPLICATE,
+                        f"{scan.files[other]} is filed under {EMOTIONS[labels[other]]}",
+                    )
+                )
+    if advance:
+        advance()
+    return [root(i) for i in range(len(labels))]
+
+
+def _expected(
+    classifier: EmotionClassifier,
+    crops: UInt8Array,
+    labels: IntArray,
+    groups: IntArray,
+    judge: Judge,
+    progress: Progress | None,
+) -> Float64Array:
+    """(N, 4) probabilities by something that was not fitted on the face itself."""
+    advance = progress("Reading faces", len(crops)) if progress else None
+    features, logits = [], []
+    for start in range(0, len(crops), 64):
+        part = crops[start : start + 64]
+        reading = classifier.read_crops(part)
+        features.append(reading.feature_map.mean(axis=(2, 3)))
+        logits.append(reading.logits)
+        if advance:
+            for _ in range(len(part)):
+                advance()
+    own = softmax(
+        np.concatenate(logits).astype(np.float64),
+        classifier.manifest.calibration.temperature,
+    )
+    counts = np.bincount(labels, minlength=len(EMOTIONS))
+    if judge == "model" or len(labels) < _MIN_FACES_FOR_FOLDS or counts.min() < FOLDS:
+        # Too few faces to fit anything on: the classifier's own word.
+        return own
+    return _out_of_fold(np.concatenate(features), labels, groups, progress)
+
+
+def _out_of_fold(
+    features: npt.NDArray[np.floating],
+    labels: IntArray,
+    groups: IntArray,
+    progress: Progress | None,
+) -> Float64Array:
+    """Heads on features, near-duplicates kept in one fold."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    advance = progress("Fitting heads", FOLDS) if progress else None
+    probabilities = np.full((len(labels), len(EMOTIONS)), 1 / len(EMOTIONS))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    for fitted, judged in folds.split(features, labels, groups):
+        head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+        head.fit(features[fitted], labels[fitted])
+        columns = head.classes_.astype(int)
+        probabilities[judged] = 0
+        probabilities[np.ix_(judged, columns)] = head.predict_proba(features[judged])
+        if advance:
+            advance()
+    return probabilities
+
+
+def _judge_labels(
+    scan: _Scan,
+    labels: IntArray,
+    probabilities: Float64Array,
+    shares: Float64Array,
+    reasons: dict[int, list[str]],
+) -> None:
+    """Without votes: confident learning decides which labels are suspect."""
+    from cleanlab.filter import find_label_issues
+
+    if len(np.unique(labels)) < len(EMOTIONS):
+        return
+    suspects = find_label_issues(
+        labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1
+    )
+    for i in np.flatnonzero(suspects).tolist():
+        expected = int(probabilities[i].argmax())
+        if expected == labels[i]:
+            continue
+        shares[i] = probabilities[i]
+        reasons[i].append(Kind.SUSPECT_LABEL.value)
+        detail = (
+            f"filed under {EMOTIONS[labels[i]]} ({probabilities[i, labels[i]]:.2f}), "
+            f"expected {EMOTIONS[expected]} ({probabilities[i, expected]:.2f})"
+        )
+        scan.findings.append(Finding(scan.files[i], Kind.SUSPECT_LABEL, detail))
+
+
+def _judge_by_votes(
+    scan: _Scan,
+    labels: IntArray,
+    votes: IntArray,
+    shares: Float64Array,
+    weights: Float64Array,
+    reasons: dict[int, list[str]],
+) -> None:
+    majority = strict_majority(votes)
+    emotions = votes[:, : len(EMOTIONS)]
+    total = votes.sum(axis=1)
+    for i in np.flatnonzero(total > 0).tolist():
+        share = emotions[i].sum() / total[i]
+        if share < _MIN_EMOTION_SHARE:
+            weights[i] = 0.0
+            reasons[i].append("votes elsewhere")
+            continue
+        shares[i] = emotions[i] / emotions[i].sum()
+        weights[i] = share
+        if majority[i] not in (NO_LABEL, labels[i]):
+            reasons[i].append(Kind.VOTES_DISAGREE.value)
+            detail = (
+                f"filed under {EMOTIONS[labels[i]]}, {emotions[i].max()} of {total[i]} "
+                f"see {EMOTIONS[majority[i]]}"
+            )
+            scan.findings.append(Finding(scan.files[i], Kind.VOTES_DISAGREE, detail))
+
+
+def _drop(
+    scan: _Scan,
+    crops: UInt8Array,
+    votes: IntArray | None,
+    weights: Float64Array,
+    reasons: dict[int, list[str]],
+) -> None:
+    """Flat pictures go; faceless ones where people did not see a face either."""
+    for i in np.flatnonzero(crops.std(axis=(1, 2, 3)) < FLAT_STD).tolist():
+        weights[i] = 0.0
+        reasons[i].append(Kind.FLAT.value)
+    if votes is None:
+        return
+    faceless = votes[:, VOTE_COLUMNS.index("not_a_face")]
+    for i in scan.no_face:
+        if faceless[i]:
+            weights[i] = 0.0
+            reasons[i].append(Kind.NO_FACE.value)
+
+
+def _merge_duplicates(
+    scan: _Scan,
+    labels: IntArray,
+    groups: list[int],
+    shares: Float64Array,
+    weights: Float64Array,
+    reasons: dict[int, list[str]],
+) -> None:
+    """One of each group stays, in the split that must not leak: test before
+    validation before train."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, first in enumerate(groups):
+        members[first].append(i)
+    rank = {split: place for place, split in enumerate(reversed(SPLITS))}
+    for group in members.values():
+        if len(group) < 2:
+            continue
+        group.sort(key=lambda i: (weights[i] == 0, rank[scan.splits[i]], i))
+        kept, others = group[0], group[1:]
+        same_split = [i for i in group if scan.splits[i] == scan.splits[kept]]
+        if len({int(labels[i]) for i in same_split}) > 1:
+            shares[kept] = shares[same_split].mean(axis=0)
+            reasons[kept].append(Kind.CONTRADICTING_DUPLICATE.value)
+        for i in others:
+            weights[i] = 0.0
+            reasons[i].append(f"duplicate of {scan.files[kept]}")

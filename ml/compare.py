@@ -1,0 +1,261 @@
+"""All networks under one budget -> one table and its figures.
+
+Each entry gets the same minutes. How many epochs those are is measured once and
+written down, so that a comparison that was stopped goes on with the same plan, and
+the same plan gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ml import figures
+from ml.data import FaceSet, LabelSource
+from ml.export import export_result
+from ml.inference import EmotionClassifier
+from ml.manifest import write_atomically
+from ml.models import ModelConfig
+from ml.train import EpochRecord, TrainConfig, train
+
+PLAN_FILE: Final = "plan.json"
+RESULT_FILE: Final = "result.json"
+MODEL_FILE: Final = "model.onnx"
+
+_TRIAL_BATCHES: Final = 4
+_TIMED_FACES: Final = 60
+_MIN_EPOCHS: Final = 3
+"""A cosine over fewer epochs says little: heavy networks get shorter epochs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One network of the comparison."""
+
+    architecture: str
+    channels: int = 1
+    weights: Path | None = None
+
+    @property
+    def name(self) -> str:
+        colour = "grey" if self.channels == 1 else "rgb"
+        start = "-pretrained" if self.weights else ""
+        return f"{self.architecture}-{colour}{start}"
+
+
+DEFAULT_ENTRIES: Final = (
+    Entry("base"),
+    Entry("base", 3),
+    Entry("larger"),
+    Entry("vgg16"),
+    Entry("resnet"),
+    Entry("efficientnet"),
+    Entry("complex"),
+    Entry("final"),
+    Entry("final", 3),
+)
+
+
+def compare(
+    entries: Sequence[Entry],
+    load: Callable[[int], tuple[FaceSet, FaceSet, FaceSet]],
+    out: Path,
+    *,
+    budget_minutes: float,
+    source: LabelSource,
+    base: TrainConfig,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Train and judge every entry that has no result yet; write the table.
+
+    ``load(channels)`` gives train, validation and test. ``base`` decides all but
+    network, epochs and batch. Returns the rows in the entries' order.
+    """
+    seconds = budget_minutes * 60 / len(entries)
+    rows: list[dict[str, Any]] = []
+    loaded: dict[int, tuple[FaceSet, FaceSet, FaceSet]] = {}
+    for entry in entries:
+        folder = out / entry.name
+        result_path = folder / RESULT_FILE
+        if result_path.is_file():
+            rows.append(json.loads(result_path.read_text()))
+            say(f"{entry.name}: done before")
+            continue
+        if entry.channels not in loaded:
+            loaded = {entry.channels: load(entry.channels)}
+        train_faces, validation, test = loaded[entry.channels]
+        config = _planned(entry, base, train_faces, folder, seconds)
+        say(
+            f"{entry.name}: {config.epochs} epochs of "
+            f"{config.faces_per_epoch or len(train_faces)} faces"
+        )
+        row = _run(entry, config, train_faces, validation, test, folder, source, say)
+        write_atomically(result_path, json.dumps(row, indent=1).encode())
+        rows.append(row)
+        _write_table(out, rows, source)
+    _write_table(out, rows, source)
+    return rows
+
+
+def _planned(
+    entry: Entry, base: TrainConfig, faces: FaceSet, folder: Path, seconds: float
+) -> TrainConfig:
+    """The entry's config with as many epochs as the time allows."""
+    config = replace(
+        base,
+        model=ModelConfig(
+            architecture=entry.architecture,
+            channels=entry.channels,
+            outputs=faces.targets.shape[1],
+        ),
+    )
+    plan_path = folder / PLAN_FILE
+    if plan_path.is_file():
+        plan = json.loads(plan_path.read_text())
+    else:
+        per_face = _seconds_per_face(config, faces, folder)
+        affordable = seconds * 0.9 / per_face
+        epochs = max(_MIN_EPOCHS, math.floor(affordable / len(faces)))
+        plan = {
+            "epochs": epochs,
+            "faces_per_epoch": max(
+                config.batch_size, min(len(faces), math.floor(affordable / epochs))
+            ),
+            "seconds_per_face": per_face,
+        }
+        write_atomically(plan_path, json.dumps(plan).encode())
+    return replace(
+        config, epochs=plan["epochs"], faces_per_epoch=plan["faces_per_epoch"]
+    )
+
+
+def _seconds_per_face(config: TrainConfig, faces: FaceSet, folder: Path) -> float:
+    """Measured on a few batches, the first of which only warms up."""
+    few = faces.take(np.arange(min(len(faces), _TRIAL_BATCHES * config.batch_size)))
+    trial = replace(config, epochs=2)
+    spent: list[float] = []
+    train(
+        trial,
+        few,
+        few.take(np.arange(1)),
+        folder / "trial",
+        on_epoch=lambda record: spent.append(record.duration_seconds),
+    )
+    return spent[-1] / len(few)
+
+
+def _run(
+    entry: Entry,
+    config: TrainConfig,
+    train_faces: FaceSet,
+    validation: FaceSet,
+    test: FaceSet,
+    folder: Path,
+    source: LabelSource,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    def on_epoch(record: EpochRecord) -> None:
+        say(
+            f"{entry.name}: epoch {record.epoch}/{config.epochs}, accuracy "
+            f"{record.validation_accuracy:.4f}"
+        )
+
+    result = train(
+        config,
+        train_faces,
+        validation,
+        folder,
+        on_epoch=on_epoch,
+        pretrained=entry.weights,
+    )
+    model_path = folder / MODEL_FILE
+    manifest = export_result(
+        result,
+        model_path,
+        validation,
+        version=entry.name,
+        source=source,
+        measured_on={"test": test},
+    )
+    parameters = sum(value.numel() for value in result.network.parameters())
+    return {
+        "name": entry.name,
+        "architecture": entry.architecture,
+        "channels": entry.channels,
+        "start": "pretrained" if entry.weights else "from scratch",
+        "parameters": parameters,
+        "size_bytes": manifest.size_bytes,
+        "ms_per_face": round(milliseconds_per_face(model_path), 3),
+        "epochs": config.epochs,
+        "faces_per_epoch": config.faces_per_epoch or len(train_faces),
+        "training_seconds": round(sum(r.duration_seconds for r in result.history), 1),
+        "history": [asdict(record) for record in result.history],
+        "metrics": manifest.metrics,
+    }
+
+
+def milliseconds_per_face(model_path: Path) -> float:
+    """Median time of one face alone on one thread, normalisation included."""
+    classifier = EmotionClassifier.load(model_path)
+    spec = classifier.manifest.input
+    shape = (1, spec.size_px, spec.size_px, spec.channels)
+    face = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    times = []
+    for _ in range(_TIMED_FACES):
+        started = time.perf_counter()
+        classifier.read_crops(face)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[10:]) * 1000)
+
+
+def _write_table(out: Path, rows: list[dict[str, Any]], source: LabelSource) -> None:
+    write_atomically(out / "table.json", json.dumps(rows, indent=1).encode())
+    write_atomically(out / "table.md", table_markdown(rows, source).encode())
+    chosen = {row["name"]: _judged(row, source) for row in rows}
+    drawn = {
+        "accuracy": figures.bars(
+            {
+                name: (values["accuracy"], tuple(values["intervals"]["accuracy"]))
+                for name, values in chosen.items()
+            },
+            f"Accuracy on test, {source} labels",
+            "accuracy with its 95 % interval",
+        ),
+        "curves": figures.curves({row["name"]: row["history"] for row in rows}),
+    }
+    for name, values in chosen.items():
+        drawn[f"confusion-{name}"] = figures.confusion(values["confusion"], name)
+    for name, figure in drawn.items():
+        write_atomically(out / f"{name}.png", figures.to_png(figure))
+
+
+def table_markdown(rows: Sequence[dict[str, Any]], source: LabelSource) -> str:
+    """One line a network."""
+    lines = [
+        "| network | start | parameters | MB | ms a face | epochs | accuracy "
+        "| macro F1 | calibration error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        values = _judged(row, source)
+        low, high = values["intervals"]["accuracy"]
+        lines.append(
+            f"| {row['name']} | {row['start']} | {row['parameters'] / 1e6:.2f} M "
+            f"| {row['size_bytes'] / 1e6:.1f} | {row['ms_per_face']:.2f} "
+            f"| {row['epochs']} x {row['faces_per_epoch']} "
+            f"| {values['accuracy']:.4f} ({low:.4f} to {high:.4f}) "
+            f"| {values['macro_f1']:.4f} | {values['ece']:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _judged(row: dict[str, Any], source: LabelSource) -> dict[str, Any]:
+    by_source = row["metrics"]["test"]
+    return dict(by_source.get(source) or by_source["folder"])
