@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec
+from typing import Any, Final
 
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.views import redirect_to_login
@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from webapp.accounts.models import Role, User
 
-P = ParamSpec("P")
+View = Callable[..., HttpResponseBase]
 
 _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
@@ -29,20 +29,13 @@ def has_role(user: User | AnonymousUser, role: Role) -> bool:
     return user.is_superuser or _RANK[Role(user.role)] >= _RANK[role]
 
 
-def role_required(
-    role: Role,
-) -> Callable[
-    [Callable[Concatenate[HttpRequest, P], HttpResponseBase]],
-    Callable[Concatenate[HttpRequest, P], HttpResponseBase],
-]:
+def role_required(role: Role) -> Callable[[View], View]:
     """A page for people of that role: strangers log in first, others get a 403."""
 
-    def decorate(
-        view: Callable[Concatenate[HttpRequest, P], HttpResponseBase],
-    ) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
+    def decorate(view: View) -> View:
         @wraps(view)
         def guarded(
-            request: HttpRequest, *args: P.args, **kwargs: P.kwargs
+            request: HttpRequest, *args: Any, **kwargs: Any
         ) -> HttpResponseBase:
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())

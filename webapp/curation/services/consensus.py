@@ -1,0 +1,185 @@
+"""Votes become a consensus, and the queue follows: derived with every change."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from django.db import transaction
+from django.db.models import Count
+from django.utils import timezone
+
+from ml.consensus import (
+    MIN_WEIGHED_PEOPLE,
+    NO_LABEL,
+    VERDICTS,
+    decide,
+    weigh_votes,
+)
+from ml.labels import EMOTIONS
+from webapp.curation.models import (
+    MAX_SLOTS,
+    Claim,
+    ClaimStatus,
+    Consensus,
+    ConsensusMethod,
+    ConsensusState,
+    Correction,
+    QueueItem,
+    QueueStatus,
+    Source,
+)
+from webapp.curation.services.priority import priorities, served_probabilities
+
+Float64Array = npt.NDArray[np.float64]
+
+SKIPS_TO_JUDGE: Final = 3
+"""A face that so many passed over goes to an adjudicator: nobody else will."""
+
+MIN_WEIGHED_VOTES: Final = 20
+"""Somebody who has said less is not weighed yet."""
+
+_VOTING: Final = (Source.ANNOTATOR, Source.ADJUDICATOR)
+
+logger = logging.getLogger(__name__)
+
+
+def lock_consensus(*, face_id: uuid.UUID) -> Consensus:
+    """The face's consensus, locked until the transaction ends: votes on one face
+    wait for each other."""
+    Consensus.objects.get_or_create(face_id=face_id)
+    return Consensus.objects.select_for_update().get(face_id=face_id)
+
+
+def refresh_consensus(*, consensus: Consensus) -> Consensus:
+    """Derive a locked consensus and its place on the queue from the votes."""
+    face_id = consensus.face_id
+    votes = Correction.objects.filter(
+        face_id=face_id, retracted_at__isnull=True, source__in=_VOTING
+    )
+    rows = list(votes.values_list("verdict", "source"))
+    tally = [sum(verdict == word for verdict, _ in rows) for word in VERDICTS]
+    judged = next((v for v, source in rows if source == Source.ADJUDICATOR), None)
+    decision = decide(tally)
+    skips = Claim.objects.filter(face_id=face_id, status=ClaimStatus.SKIPPED).count()
+    state, verdict = ConsensusState(decision.state), decision.verdict or ""
+    method = ConsensusMethod.MAJORITY
+    if judged is not None:
+        state, verdict = ConsensusState.DECIDED, judged
+        method = ConsensusMethod.ADJUDICATED
+    elif state == ConsensusState.OPEN and skips >= SKIPS_TO_JUDGE:
+        state = ConsensusState.DISPUTED
+    decided = state == ConsensusState.DECIDED
+    if not decided:
+        consensus.decided_at = None
+    elif consensus.decided_at is None or consensus.verdict != verdict:
+        consensus.decided_at = timezone.now()
+    consensus.state = state
+    consensus.verdict = verdict
+    consensus.method = method if decided else ConsensusMethod.NONE
+    consensus.tally = tally
+    consensus.votes = len(rows)
+    consensus.agreement = max(tally) / len(rows) if rows else 0.0
+    consensus.quality = None
+    consensus.save()
+    _move_on_queue(consensus, decision.people_needed)
+    return consensus
+
+
+def _move_on_queue(consensus: Consensus, people_needed: int) -> None:
+    item = QueueItem.objects.filter(face_id=consensus.face_id).first()
+    if item is None:
+        return
+    is_open = consensus.state == ConsensusState.OPEN
+    QueueItem.objects.filter(pk=item.pk).update(
+        status=QueueStatus.WAITING if is_open else QueueStatus.SETTLED,
+        slots=min(people_needed, MAX_SLOTS),
+        priority=priorities(items=[item])[item.pk],
+    )
+
+
+def refresh_faces(*, face_ids: Iterable[uuid.UUID]) -> None:
+    """Derive many consensuses again, after an import."""
+    for face_id in face_ids:
+        with transaction.atomic():
+            refresh_consensus(consensus=lock_consensus(face_id=face_id))
+
+
+def weigh_people() -> int:
+    """From five annotators on, decide by how reliable each of them is.
+
+    Looks at every face that a majority decided and replaces its verdict by the
+    weighed one, with its quality. What an adjudicator said stays; so do disputes,
+    which a human judges. Returns how many verdicts changed.
+    """
+    faces = list(
+        Consensus.objects.filter(
+            state=ConsensusState.DECIDED,
+            method__in=[ConsensusMethod.MAJORITY, ConsensusMethod.WEIGHTED],
+        ).values_list("face_id", flat=True)
+    )
+    votes = Correction.objects.filter(
+        retracted_at__isnull=True, source=Source.ANNOTATOR
+    )
+    people = list(
+        votes.values("author")
+        .annotate(given=Count("pk"))
+        .filter(given__gte=MIN_WEIGHED_VOTES)
+        .values_list("author", flat=True)
+        .order_by("author")
+    )
+    if len(people) < MIN_WEIGHED_PEOPLE:
+        return 0
+    column = {person: index for index, person in enumerate(people)}
+    row = {face: index for index, face in enumerate(faces)}
+    table = np.full((len(faces), len(people)), NO_LABEL, np.int64)
+    for face, author, verdict in votes.values_list("face", "author", "verdict"):
+        if face in row and author in column:
+            table[row[face], column[author]] = VERDICTS.index(verdict)
+    voted = (table != NO_LABEL).any(axis=1)
+    spoken = (table[voted] != NO_LABEL).any(axis=0)
+    if spoken.sum() < MIN_WEIGHED_PEOPLE:
+        return 0
+    chosen = [face for face, keep in zip(faces, voted, strict=True) if keep]
+    weighed = weigh_votes(table[voted][:, spoken], _model_voices(chosen))
+    changed = 0
+    for face_id, verdict, quality in zip(
+        chosen, weighed.verdicts, weighed.quality, strict=True
+    ):
+        changed += _set_weighed(face_id, VERDICTS[int(verdict)], float(quality))
+    logger.info("%s votes of %s people weighed", len(chosen), int(spoken.sum()))
+    return changed
+
+
+def _set_weighed(face_id: uuid.UUID, verdict: str, quality: float) -> bool:
+    with transaction.atomic():
+        consensus = (
+            Consensus.objects.select_for_update().filter(face_id=face_id).first()
+        )
+        # A vote that came meanwhile has made it something else: leave it alone.
+        if consensus is None or consensus.method not in (
+            ConsensusMethod.MAJORITY,
+            ConsensusMethod.WEIGHTED,
+        ):
+            return False
+        changed = consensus.verdict != verdict
+        if changed:
+            consensus.decided_at = timezone.now()
+        consensus.verdict = verdict
+        consensus.method = ConsensusMethod.WEIGHTED
+        consensus.quality = quality
+        consensus.save()
+        return changed
+
+
+def _model_voices(face_ids: Sequence[uuid.UUID]) -> Float64Array:
+    """(N, 4) of the version that each photo was read by; even where none read it."""
+    out = np.full((len(face_ids), len(EMOTIONS)), 1 / len(EMOTIONS))
+    row = {face: index for index, face in enumerate(face_ids)}
+    for face, values in served_probabilities(face_ids=face_ids).items():
+        out[row[face]] = values
+    return out

@@ -1,0 +1,131 @@
+"""Gold faces, and the pause of whoever misses too many of them."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from django.utils import timezone
+
+from webapp.accounts.models import User
+from webapp.core.errors import DomainError, NotFound
+from webapp.curation.models import (
+    ClaimStatus,
+    Consensus,
+    ConsensusState,
+    Correction,
+    GoldFace,
+    Pause,
+    Source,
+    Verdict,
+)
+
+GOLD_WINDOW: Final = 30
+GOLD_MINIMUM: Final = 10
+"""Fewer answers say nothing yet."""
+
+GOLD_PASS: Final = 0.7
+
+_FRIENDLY: Final = (
+    "Thank you for your labels. On the faces whose answer we know, {wrong} of your "
+    "last {answers} were different, so we stop here for the moment: nothing is lost. "
+    "Please talk to an admin; looking at the examples together mostly helps."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldScore:
+    """Of a person's last answers on gold faces, how many there are and how many
+    were right."""
+
+    answers: int
+    right: int
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.right / self.answers if self.answers else None
+
+    @property
+    def is_too_low(self) -> bool:
+        return self.answers >= GOLD_MINIMUM and self.right < GOLD_PASS * self.answers
+
+
+def gold_score(*, person: User) -> GoldScore:
+    """Over the last thirty gold answers since the last pause was lifted."""
+    answers = Correction.objects.filter(
+        author=person,
+        source=Source.ANNOTATOR,
+        retracted_at__isnull=True,
+        face__gold__isnull=False,
+        face__claims__person=person,
+        face__claims__is_gold=True,
+        face__claims__status=ClaimStatus.VOTED,
+    ).order_by("-created_at")
+    lifted = (
+        Pause.objects.filter(person=person, lifted_at__isnull=False)
+        .order_by("-lifted_at")
+        .first()
+    )
+    if lifted is not None:
+        answers = answers.filter(created_at__gt=lifted.lifted_at)
+    rows = list(answers.values_list("verdict", "face__gold__verdict")[:GOLD_WINDOW])
+    return GoldScore(len(rows), sum(given == known for given, known in rows))
+
+
+def pause_if_unreliable(*, person: User) -> Pause | None:
+    """Pause somebody who is right on too few gold faces; None where they are not."""
+    score = gold_score(person=person)
+    if not score.is_too_low:
+        return None
+    pause, _ = Pause.objects.get_or_create(
+        person=person,
+        lifted_at=None,
+        defaults={
+            "reason": _FRIENDLY.format(
+                wrong=score.answers - score.right, answers=score.answers
+            )
+        },
+    )
+    return pause
+
+
+def lift_pause(*, person: User, lifted_by: User) -> bool:
+    """Let somebody label again, with a clean slate; False where nobody paused them."""
+    return bool(
+        Pause.objects.filter(person=person, lifted_at__isnull=True).update(
+            lifted_at=timezone.now(), lifted_by=lifted_by
+        )
+    )
+
+
+def choose_gold(*, face_id: uuid.UUID, chosen_by: User | None) -> GoldFace:
+    """Let a decided face measure people, with the verdict that it has now.
+
+    The same again changes nothing. Raises ``DomainError`` where nothing is decided.
+    """
+    consensus = Consensus.objects.filter(face_id=face_id).first()
+    if consensus is None or consensus.state != ConsensusState.DECIDED:
+        raise DomainError(
+            "Only a face that has been decided can be gold.", code="not_decided"
+        )
+    return add_gold(
+        face_id=face_id, verdict=Verdict(consensus.verdict), chosen_by=chosen_by
+    )
+
+
+def add_gold(
+    *, face_id: uuid.UUID, verdict: Verdict, chosen_by: User | None
+) -> GoldFace:
+    """Let a face measure people, with a verdict that is known from elsewhere."""
+    gold, _ = GoldFace.objects.get_or_create(
+        face_id=face_id, defaults={"verdict": verdict, "chosen_by": chosen_by}
+    )
+    return gold
+
+
+def drop_gold(*, face_id: uuid.UUID) -> None:
+    """A gold face that turned out to be doubtful measures nobody any more."""
+    deleted, _ = GoldFace.objects.filter(face_id=face_id).delete()
+    if not deleted:
+        raise NotFound("This face is no gold face.")

@@ -1,0 +1,340 @@
+"""What annotators and adjudicators say, and take back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from webapp.accounts.access import has_role
+from webapp.accounts.models import Role, User
+from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.curation.errors import ClaimLost, NothingToUndo
+from webapp.curation.models import (
+    MAX_COMMENT_LENGTH,
+    MAX_DURATION_MS,
+    Claim,
+    ClaimStatus,
+    Correction,
+    QueueItem,
+    Source,
+    Verdict,
+)
+from webapp.curation.services.claims import (
+    LEASE,
+    get_claim,
+    refuse_paused,
+    take_slot,
+)
+from webapp.curation.services.consensus import lock_consensus, refresh_consensus
+from webapp.curation.services.quality import pause_if_unreliable
+from webapp.photos.models import Face
+
+UNDO_STEPS: Final = 20
+MAX_BULK: Final = 200
+
+
+def submit_correction(
+    *,
+    person: User,
+    claim_id: uuid.UUID,
+    verdict: str,
+    duration_ms: int | None = None,
+    key: str = "",
+    comment: str = "",
+) -> Correction:
+    """An annotator's word on a face that they hold.
+
+    The same again, after a lost answer, changes nothing. A lease that ran out while
+    nobody else took the face still counts. Raises ``ClaimLost`` where somebody else
+    has it, ``Conflict`` where this person has said something else already, and
+    ``Paused``.
+    """
+    word = _verdict(verdict)
+    _check_comment(comment)
+    claim = get_claim(person=person, claim_id=claim_id)
+    with transaction.atomic():
+        refuse_paused(person=person)
+        consensus = lock_consensus(face_id=claim.face_id)
+        voted = Claim.objects.filter(pk=claim.pk, status=ClaimStatus.HELD).update(
+            status=ClaimStatus.VOTED,
+            expires_at=None,
+            undone_at=None,
+            ended_at=timezone.now(),
+        )
+        if not voted:
+            return _given_before(claim, word)
+        correction = _append(
+            face_id=claim.face_id,
+            person=person,
+            source=Source.ANNOTATOR,
+            verdict=word,
+            duration_ms=duration_ms,
+            key=key,
+            comment=comment,
+        )
+        refresh_consensus(consensus=consensus)
+        if claim.is_gold:
+            pause_if_unreliable(person=person)
+    return correction
+
+
+def skip_face(*, person: User, claim_id: uuid.UUID) -> None:
+    """Pass a face over: it goes to somebody else and never comes back to this
+    person. The same again changes nothing. Raises ``ClaimLost``."""
+    claim = get_claim(person=person, claim_id=claim_id)
+    with transaction.atomic():
+        consensus = lock_consensus(face_id=claim.face_id)
+        skipped = Claim.objects.filter(pk=claim.pk, status=ClaimStatus.HELD).update(
+            status=ClaimStatus.SKIPPED,
+            slot=None,
+            expires_at=None,
+            undone_at=None,
+            ended_at=timezone.now(),
+        )
+        if skipped:
+            refresh_consensus(consensus=consensus)
+        elif Claim.objects.filter(pk=claim.pk, status=ClaimStatus.VOTED).exists():
+            raise Conflict("You have labelled this face already; undo that first.")
+
+
+def undo(*, person: User) -> Claim:
+    """Take back the last vote or skip; its face is before this person again.
+
+    Up to twenty steps in a row. The retracted vote stays in the history. Raises
+    ``NothingToUndo``.
+    """
+    with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=person.pk)
+        undone = Claim.objects.filter(
+            person=person, status=ClaimStatus.HELD, undone_at__isnull=False
+        )
+        if undone.count() >= UNDO_STEPS:
+            raise NothingToUndo(
+                f"That were {UNDO_STEPS} steps back: please label these faces first."
+            )
+        claim = ended_claims(person=person).first()
+        if claim is None:
+            raise NothingToUndo("There is nothing to undo.")
+        return _reopen(claim)
+
+
+def revise_correction(
+    *, person: User, claim_id: uuid.UUID, verdict: str, key: str = ""
+) -> Correction:
+    """Change one of the last twenty votes, without losing one's place.
+
+    Raises ``ClaimLost`` or ``Conflict``.
+    """
+    word = _verdict(verdict)
+    claim = get_claim(person=person, claim_id=claim_id)
+    recent = set(ended_claims(person=person).values_list("pk", flat=True)[:UNDO_STEPS])
+    if claim.status != ClaimStatus.VOTED or claim.pk not in recent:
+        raise Conflict(
+            f"Only your last {UNDO_STEPS} labels can be changed.", code="too_late"
+        )
+    with transaction.atomic():
+        refuse_paused(person=person)
+        consensus = lock_consensus(face_id=claim.face_id)
+        _retract(face_id=claim.face_id, person=person)
+        correction = _append(
+            face_id=claim.face_id,
+            person=person,
+            source=Source.ANNOTATOR,
+            verdict=word,
+            key=key,
+        )
+        refresh_consensus(consensus=consensus)
+        if claim.is_gold:
+            pause_if_unreliable(person=person)
+    return correction
+
+
+def ended_claims(*, person: User) -> QuerySet[Claim]:
+    """What a person has labelled or skipped, the last one first."""
+    return Claim.objects.filter(
+        person=person, status__in=[ClaimStatus.VOTED, ClaimStatus.SKIPPED]
+    ).order_by("-ended_at", "-pk")
+
+
+def adjudicate(
+    *,
+    person: User,
+    face_id: uuid.UUID,
+    verdict: str,
+    comment: str = "",
+    key: str = "",
+    batch: uuid.UUID | None = None,
+) -> Correction:
+    """An adjudicator's word: it decides, whatever the votes say.
+
+    It takes the place of an earlier adjudication, and of the adjudicator's own vote.
+    Raises ``NotFound`` where the face is gone and ``DomainError`` where the person
+    is no adjudicator.
+    """
+    word = _verdict(verdict)
+    _check_comment(comment)
+    if not has_role(person, Role.ADJUDICATOR):
+        raise DomainError("Only an adjudicator can decide that.", code="not_allowed")
+    if not Face.objects.filter(pk=face_id).exists():
+        raise NotFound("This face is gone: its owner deleted the photo.")
+    with transaction.atomic():
+        consensus = lock_consensus(face_id=face_id)
+        current = Correction.objects.filter(face_id=face_id, retracted_at__isnull=True)
+        current.filter(Q(author=person) | Q(source=Source.ADJUDICATOR)).update(
+            retracted_at=timezone.now()
+        )
+        correction = _append(
+            face_id=face_id,
+            person=person,
+            source=Source.ADJUDICATOR,
+            verdict=word,
+            key=key,
+            comment=comment,
+            batch=batch,
+        )
+        refresh_consensus(consensus=consensus)
+    return correction
+
+
+def adjudicate_many(
+    *, person: User, face_ids: Sequence[uuid.UUID], verdict: str
+) -> uuid.UUID:
+    """Label many faces in one go; the id under which that can be undone."""
+    if not 1 <= len(face_ids) <= MAX_BULK:
+        raise DomainError(
+            f"Select 1 to {MAX_BULK} faces, not {len(face_ids)}.", code="bad_count"
+        )
+    batch = uuid.uuid4()
+    with transaction.atomic():
+        # Always in one order, so that two such batches wait instead of locking up.
+        for face_id in sorted(set(face_ids)):
+            adjudicate(
+                person=person, face_id=face_id, verdict=verdict, batch=batch, key="bulk"
+            )
+    return batch
+
+
+def undo_batch(*, person: User, batch: uuid.UUID) -> int:
+    """Take back what was labelled in one go; how many faces. ``NothingToUndo``."""
+    with transaction.atomic():
+        faces = sorted(
+            Correction.objects.filter(
+                batch=batch, author=person, retracted_at__isnull=True
+            ).values_list("face_id", flat=True)
+        )
+        for face_id in faces:
+            consensus = lock_consensus(face_id=face_id)
+            _retract(face_id=face_id, person=person)
+            refresh_consensus(consensus=consensus)
+    if not faces:
+        raise NothingToUndo("These labels have been taken back already.")
+    return len(faces)
+
+
+def retract_adjudication(*, person: User, face_id: uuid.UUID) -> None:
+    """Take one's own decision back: the votes count again. ``NothingToUndo``."""
+    with transaction.atomic():
+        consensus = lock_consensus(face_id=face_id)
+        mine = Correction.objects.filter(
+            face_id=face_id,
+            author=person,
+            source=Source.ADJUDICATOR,
+            retracted_at__isnull=True,
+        )
+        if not mine.update(retracted_at=timezone.now()):
+            raise NothingToUndo("You have not decided this face.")
+        refresh_consensus(consensus=consensus)
+
+
+def _reopen(claim: Claim) -> Claim:
+    consensus = lock_consensus(face_id=claim.face_id)
+    slot = claim.slot
+    if claim.status == ClaimStatus.VOTED:
+        _retract(face_id=claim.face_id, person=claim.person)
+    elif not claim.is_gold:
+        QueueItem.objects.select_for_update(no_key=True).filter(
+            face_id=claim.face_id
+        ).first()
+        slot = take_slot(face_id=claim.face_id)
+        if slot is None:
+            raise NothingToUndo(
+                "Others have labelled the face that you skipped. Please go on."
+            )
+    now = timezone.now()
+    Claim.objects.filter(pk=claim.pk).update(
+        status=ClaimStatus.HELD,
+        slot=slot,
+        expires_at=now + LEASE,
+        ended_at=None,
+        undone_at=now,
+    )
+    refresh_consensus(consensus=consensus)
+    claim.refresh_from_db()
+    return claim
+
+
+def _given_before(claim: Claim, verdict: Verdict) -> Correction:
+    correction = Correction.objects.filter(
+        face_id=claim.face_id, author_id=claim.person_id, retracted_at__isnull=True
+    ).first()
+    if correction is None:
+        raise ClaimLost
+    if correction.verdict != verdict:
+        raise Conflict(
+            "You have labelled this face already; undo that first.", code="voted"
+        )
+    return correction
+
+
+def _append(
+    *,
+    face_id: uuid.UUID,
+    person: User,
+    source: Source,
+    verdict: Verdict,
+    duration_ms: int | None = None,
+    key: str = "",
+    comment: str = "",
+    batch: uuid.UUID | None = None,
+) -> Correction:
+    if duration_ms is not None:
+        duration_ms = min(max(duration_ms, 0), MAX_DURATION_MS)
+    return Correction.objects.create(
+        face_id=face_id,
+        author=person,
+        source=source,
+        verdict=verdict,
+        duration_ms=duration_ms,
+        key=key[:16],
+        comment=comment,
+        batch=batch,
+    )
+
+
+def _retract(*, face_id: uuid.UUID, person: User) -> None:
+    Correction.objects.filter(
+        face_id=face_id, author=person, retracted_at__isnull=True
+    ).update(retracted_at=timezone.now())
+
+
+def _verdict(value: str) -> Verdict:
+    try:
+        return Verdict(value)
+    except ValueError:
+        raise DomainError(
+            f"A verdict is one of {', '.join(Verdict.values)}, not {value[:40]!r}.",
+            code="bad_verdict",
+        ) from None
+
+
+def _check_comment(comment: str) -> None:
+    if len(comment) > MAX_COMMENT_LENGTH:
+        raise DomainError(
+            f"A comment has at most {MAX_COMMENT_LENGTH} characters.",
+            code="comment_too_long",
+        )

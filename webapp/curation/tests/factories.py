@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+import factory
+import numpy as np
+from django.utils import timezone
+from PIL import Image
+
+from webapp.accounts.models import Role, User
+from webapp.curation.models import Consensus, QueueItem, Reason
+from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
+from webapp.registry.models import ModelVersion
+
+
+class PersonFactory(factory.django.DjangoModelFactory):
+    """An annotator."""
+
+    class Meta:
+        model = User
+
+    username = factory.Sequence(lambda number: f"person{number}")
+    role = Role.ANNOTATOR
+
+
+class ModelVersionFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = ModelVersion
+        django_get_or_create = ("version",)
+
+    version = "v1"
+    sha256 = "0" * 64
+    file_name = "models/v1.onnx"
+    manifest = factory.LazyFunction(dict)
+
+
+def drawn_crop(seed: int = 0) -> bytes:
+    """48 x 48 of grey noise as PNG."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (48, 48), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class ReadPhotoFactory(factory.django.DjangoModelFactory):
+    """A photo that was read and may be used for training; its file is not there."""
+
+    class Meta:
+        model = Photo
+
+    visitor_key = factory.Sequence(lambda number: f"{number:064x}")
+    file_name = factory.Sequence(lambda number: f"photos/none/{number}.jpg")
+    width_px = 100
+    height_px = 100
+    faces_found = 1
+    status = PhotoStatus.DONE
+    model_version = factory.SubFactory(ModelVersionFactory)
+    queued_at = factory.LazyFunction(timezone.now)
+    done_at = factory.LazyFunction(timezone.now)
+    expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(hours=24))
+    training_consent_at = factory.LazyFunction(timezone.now)
+    upload_sha256 = "0" * 64
+
+
+class FaceFactory(factory.django.DjangoModelFactory):
+    """The only face of a read photo, with what the model said of it."""
+
+    class Meta:
+        model = Face
+        skip_postgeneration_save = True
+
+    photo = factory.SubFactory(ReadPhotoFactory)
+    index = 1
+    x = 20.0
+    y = 20.0
+    width = 48.0
+    height = 48.0
+    detector_score = 0.9
+    assumed = False
+    quality = factory.LazyFunction(lambda: {"hints": []})
+    crop = factory.LazyFunction(drawn_crop)
+
+    @factory.post_generation
+    def probabilities(
+        self: Face, create: bool, values: tuple[float, ...] | None, **_: object
+    ) -> None:
+        happy, sad, surprise, neutral = values or (0.7, 0.1, 0.1, 0.1)
+        Prediction.objects.create(
+            face=self,
+            model_version=self.photo.model_version,
+            happy=happy,
+            sad=sad,
+            surprise=surprise,
+            neutral=neutral,
+            not_sure=max(happy, sad, surprise, neutral) < 0.5,
+            activation=np.zeros((4, 6, 6), "<f2").tobytes(),
+        )
+
+
+class QueuedFaceFactory(FaceFactory):
+    """A face that waits on the queue."""
+
+    @factory.post_generation
+    def queued(
+        self: Face, create: bool, reason: Reason | None, **fields: object
+    ) -> None:
+        QueueItem.objects.create(face=self, reason=reason or Reason.FLAG, **fields)
+        Consensus.objects.create(face=self)

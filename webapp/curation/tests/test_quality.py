@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+
+from webapp.accounts.models import Role, User
+from webapp.core.errors import DomainError, NotFound
+from webapp.curation.models import Claim, ClaimStatus, Consensus, Correction, Pause
+from webapp.curation.services.consensus import refresh_faces, weigh_people
+from webapp.curation.services.quality import (
+    choose_gold,
+    drop_gold,
+    gold_score,
+    lift_pause,
+    pause_if_unreliable,
+)
+from webapp.curation.services.votes import adjudicate, submit_correction
+from webapp.curation.tests.factories import FaceFactory, PersonFactory
+from webapp.photos.models import Face
+
+pytestmark = pytest.mark.django_db
+
+
+def answer_gold(person: User, answers: str) -> None:
+    """One gold face for each letter: r is answered right, w wrong."""
+    judge = PersonFactory(role=Role.ADJUDICATOR)
+    for answer in answers:
+        face = FaceFactory()
+        adjudicate(person=judge, face_id=face.pk, verdict="happy")
+        choose_gold(face_id=face.pk, chosen_by=judge)
+        claim = Claim.objects.create(
+            face=face, person=person, is_gold=True, expires_at="2100-01-01T00:00Z"
+        )
+        submit_correction(
+            person=person,
+            claim_id=claim.pk,
+            verdict="happy" if answer == "r" else "sad",
+        )
+
+
+def test_ten_answers_are_needed_before_anybody_is_judged() -> None:
+    person = PersonFactory()
+
+    answer_gold(person, "w" * 9)
+
+    assert gold_score(person=person).answers == 9
+    assert pause_if_unreliable(person=person) is None
+
+
+def test_under_seven_in_ten_right_is_paused_with_a_friendly_word() -> None:
+    person = PersonFactory()
+
+    answer_gold(person, "r" * 6 + "w" * 4)
+
+    pause = Pause.objects.get(person=person)
+    assert pause.lifted_at is None
+    assert "4 of your last 10" in pause.reason
+    assert pause_if_unreliable(person=person) == pause
+
+
+def test_seven_in_ten_right_is_enough() -> None:
+    person = PersonFactory()
+
+    answer_gold(person, "r" * 7 + "w" * 3)
+
+    assert gold_score(person=person).accuracy == pytest.approx(0.7)
+    assert not Pause.objects.exists()
+
+
+def test_only_the_last_thirty_answers_count() -> None:
+    person = PersonFactory()
+
+    answer_gold(person, "w" * 3 + "r" * 30)
+
+    score = gold_score(person=person)
+    assert (score.answers, score.right) == (30, 30)
+
+
+def test_lifted_pause_gives_a_clean_slate() -> None:
+    person, admin = PersonFactory(), PersonFactory(role=Role.ADMIN)
+    answer_gold(person, "w" * 10)
+
+    assert lift_pause(person=person, lifted_by=admin)
+    assert not lift_pause(person=person, lifted_by=admin)
+
+    assert gold_score(person=person).answers == 0
+    answer_gold(person, "w" * 9)
+    assert not Pause.objects.filter(lifted_at=None).exists()
+
+
+def test_wrong_answer_on_a_gold_face_does_not_change_its_verdict() -> None:
+    answer_gold(PersonFactory(), "w")
+
+    consensus = Consensus.objects.get()
+    assert (consensus.verdict, consensus.votes) == ("happy", 2)
+
+
+def test_only_decided_faces_become_gold() -> None:
+    with pytest.raises(DomainError, match="decided"):
+        choose_gold(face_id=FaceFactory().pk, chosen_by=None)
+
+
+def test_gold_face_can_be_dropped() -> None:
+    answer_gold(PersonFactory(), "r")
+    face = Face.objects.get()
+
+    drop_gold(face_id=face.pk)
+
+    with pytest.raises(NotFound):
+        drop_gold(face_id=face.pk)
+
+
+def labelled(face: Face, votes: dict[User, str]) -> None:
+    for person, verdict in votes.items():
+        Claim.objects.create(
+            face=face,
+            person=person,
+            slot=list(votes).index(person) + 1,
+            status=ClaimStatus.VOTED,
+            ended_at="2026-01-01T00:00Z",
+        )
+        Correction.objects.create(
+            face=face, author=person, verdict=verdict, source="annotator"
+        )
+
+
+def crowd_of(size: int) -> list[User]:
+    """People of whom the last two always say neutral; the rest is right."""
+    people = [PersonFactory() for _ in range(size)]
+    words = ("happy", "sad", "surprise")
+    for number in range(45):
+        word = words[number % 3]
+        face = FaceFactory(
+            probabilities=tuple(
+                0.85 if emotion == word else 0.05
+                for emotion in ("happy", "sad", "surprise", "neutral")
+            )
+        )
+        good = people[number % (size - 2)]
+        other = people[(number + 1) % (size - 2)]
+        votes = {good: word, other: word, people[-1 - number % 2]: "neutral"}
+        if number == 0:
+            votes = {good: word, people[-1]: "neutral", people[-2]: "neutral"}
+        labelled(face, votes)
+    refresh_faces(face_ids=Face.objects.values_list("pk", flat=True))
+    return people
+
+
+def test_from_five_people_on_reliability_outweighs_number() -> None:
+    crowd_of(5)
+    contested = Consensus.objects.get(verdict="neutral")
+    assert contested.method == "majority"
+
+    assert weigh_people() == 1
+
+    contested.refresh_from_db()
+    assert (contested.verdict, contested.method) == ("happy", "weighted")
+    assert Consensus.objects.exclude(quality=None).count() == 45
+    assert weigh_people() == 0
+
+
+def test_below_five_people_the_majority_stays() -> None:
+    crowd_of(4)
+
+    assert weigh_people() == 0
+    assert not Consensus.objects.filter(method="weighted").exists()

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pytest
+from django.conf import LazySettings
+from django.utils import timezone
+
+from webapp.core.errors import DomainError
+from webapp.curation.models import Correction, QueueItem, Reason
+from webapp.curation.order import ORDERS, Signals, uncertainty
+from webapp.curation.services.flags import retract_flag, submit_flag
+from webapp.curation.services.priority import chance_of, reorder_queue
+from webapp.curation.services.queue import enqueue_faces, fill_queue
+from webapp.curation.tests.factories import FaceFactory
+from webapp.photos.models import Face
+
+pytestmark = pytest.mark.django_db
+
+VISITOR = "v" * 64
+
+
+def flag(face: Face, verdict: str = "sad", visitor: str = VISITOR) -> Correction:
+    return submit_flag(face=face, visitor_key=visitor, verdict=verdict)
+
+
+def without_consent(**fields: object) -> Face:
+    return FaceFactory(photo__training_consent_at=None, **fields)
+
+
+def test_flag_with_consent_puts_the_face_on_the_queue() -> None:
+    face = FaceFactory()
+
+    flag(face)
+
+    assert QueueItem.objects.get().face == face
+    assert QueueItem.objects.get().reason == "flag"
+
+
+def test_flag_without_consent_asks_nobody_until_consent_comes() -> None:
+    face = without_consent()
+    flag(face)
+    assert fill_queue() == 0
+
+    face.photo.training_consent_at = timezone.now()
+    face.photo.save()
+
+    assert fill_queue() == 1
+    assert QueueItem.objects.get().reason == "flag"
+
+
+def test_flag_alone_decides_nothing() -> None:
+    face = FaceFactory()
+    for visitor in "abc":
+        flag(face, visitor=visitor * 64)
+
+    face.consensus.refresh_from_db()
+    assert face.consensus.state == "open"
+    assert face.consensus.votes == 0
+
+
+def test_second_flag_of_a_visitor_takes_the_place_of_the_first() -> None:
+    face = FaceFactory()
+    first = flag(face, "sad")
+
+    assert flag(face, "sad").pk == first.pk
+    second = flag(face, "neutral")
+
+    first.refresh_from_db()
+    assert first.retracted_at is not None
+    assert second.retracted_at is None
+    assert QueueItem.objects.count() == 1
+
+
+def test_flag_can_be_taken_back() -> None:
+    face = FaceFactory()
+    flag(face)
+
+    assert retract_flag(face=face, visitor_key=VISITOR)
+    assert not retract_flag(face=face, visitor_key=VISITOR)
+    assert not retract_flag(face=face, visitor_key="w" * 64)
+
+
+def test_flag_without_words_or_visitor_is_refused() -> None:
+    with pytest.raises(DomainError, match="A verdict is one of"):
+        flag(FaceFactory(), "angry")
+    with pytest.raises(DomainError, match="needs its visitor"):
+        flag(FaceFactory(), visitor="")
+
+
+def test_unsure_faces_come_by_themselves_once(settings: LazySettings) -> None:
+    settings.CURATION_SAMPLE_PERCENT = 0
+    unsure = FaceFactory(probabilities=(0.3, 0.3, 0.2, 0.2))
+    FaceFactory(probabilities=(0.9, 0.1, 0.0, 0.0))
+
+    assert fill_queue() == 1
+    assert fill_queue() == 0
+
+    assert QueueItem.objects.get().face == unsure
+    assert QueueItem.objects.get().reason == "unsure"
+
+
+def test_random_sample_takes_its_share_of_consented_faces(
+    settings: LazySettings,
+) -> None:
+    settings.CURATION_SAMPLE_PERCENT = 50
+    sampled = FaceFactory(pk=uuid.UUID(int=2**126))
+    FaceFactory(pk=uuid.UUID(int=2**127 + 2**126))
+    without_consent(pk=uuid.UUID(int=2**125))
+
+    fill_queue()
+
+    item = QueueItem.objects.get()
+    assert (item.face, item.reason, item.sampled) == (sampled, "sample", True)
+
+
+def test_sampled_face_that_is_flagged_speaks_for_all_still(
+    settings: LazySettings,
+) -> None:
+    settings.CURATION_SAMPLE_PERCENT = 100
+    face = FaceFactory()
+    fill_queue()
+    before = QueueItem.objects.get().priority
+
+    flag(face)
+
+    item = QueueItem.objects.get()
+    assert (item.reason, item.sampled) == ("flag", True)
+    assert item.priority > before
+
+
+def test_weaker_reason_changes_nothing() -> None:
+    face = FaceFactory()
+    flag(face)
+
+    assert enqueue_faces(face_ids=[face.pk], reason=Reason.MANUAL) == 0
+    assert QueueItem.objects.get().reason == "flag"
+
+
+def test_unread_and_unconsented_faces_are_left_out() -> None:
+    face = without_consent()
+
+    assert enqueue_faces(face_ids=[face.pk, uuid.uuid4()], reason=Reason.MANUAL) == 0
+
+
+PLAIN = Signals(
+    reason="unsure", probabilities=(0.9, 0.1, 0.0, 0.0), votes=0, flags=0, chance=0.5
+)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_every_order_finishes_what_is_begun(name: str) -> None:
+    begun = replace(PLAIN, votes=1, chance=0.0)
+
+    assert ORDERS[name](begun) > ORDERS[name](replace(PLAIN, chance=0.99, flags=9))
+
+
+def test_default_order_asks_for_flags_first_and_then_for_doubt() -> None:
+    order = ORDERS["teaches_most"]
+    doubtful = replace(PLAIN, probabilities=(0.3, 0.3, 0.2, 0.2))
+
+    assert order(replace(PLAIN, reason="flag")) > order(doubtful) > order(PLAIN)
+
+
+def test_uncertainty_is_the_gap_between_the_two_best() -> None:
+    assert uncertainty((0.5, 0.5, 0, 0)) == 1
+    assert uncertainty((0, 1, 0, 0)) == 0
+    assert uncertainty(None) == 1
+
+
+def test_another_order_rearranges_the_queue(settings: LazySettings) -> None:
+    faces = [FaceFactory() for _ in range(5)]
+    enqueue_faces(face_ids=[face.pk for face in faces], reason=Reason.MANUAL)
+    settings.CURATION_ORDER = "by_chance"
+
+    assert reorder_queue() == 5
+    assert reorder_queue() == 0
+    items = list(QueueItem.objects.order_by("-priority"))
+    chances = [chance_of(item.face_id) for item in items]
+    assert chances == sorted(chances, reverse=True)

@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from webapp.accounts.models import Role, User
+from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.curation.errors import ClaimLost, NothingToUndo, Paused
+from webapp.curation.models import Claim, Consensus, Correction, Pause, QueueItem
+from webapp.curation.services.claims import claim_faces, give_back_claims
+from webapp.curation.services.votes import (
+    adjudicate,
+    adjudicate_many,
+    retract_adjudication,
+    revise_correction,
+    skip_face,
+    submit_correction,
+    undo,
+    undo_batch,
+)
+from webapp.curation.tests.factories import (
+    FaceFactory,
+    PersonFactory,
+    QueuedFaceFactory,
+)
+from webapp.photos.models import Face
+
+pytestmark = pytest.mark.django_db
+
+
+def vote(person: User, verdict: str, **fields: object) -> Correction:
+    (claim,) = claim_faces(person=person)
+    return submit_correction(
+        person=person, claim_id=claim.pk, verdict=verdict, **fields
+    )
+
+
+def consensus_of(face: Face) -> Consensus:
+    return Consensus.objects.get(face=face)
+
+
+def judge() -> User:
+    return PersonFactory(role=Role.ADJUDICATOR)
+
+
+def test_vote_keeps_who_when_how_long_and_which_key() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+
+    correction = vote(person, "sad", duration_ms=850, key="2", comment="teary")
+
+    correction.refresh_from_db()
+    assert (correction.author, correction.source) == (person, "annotator")
+    assert (correction.duration_ms, correction.key) == (850, "2")
+    assert correction.comment == "teary"
+
+
+def test_two_that_agree_decide_and_the_face_leaves_the_queue() -> None:
+    face = QueuedFaceFactory()
+    for _ in range(2):
+        vote(PersonFactory(), "sad")
+
+    consensus = consensus_of(face)
+    assert (consensus.state, consensus.verdict) == ("decided", "sad")
+    assert (consensus.method, consensus.agreement) == ("majority", 1.0)
+    assert consensus.tally == [0, 2, 0, 0, 0, 0]
+    assert QueueItem.objects.get().status == "settled"
+    assert claim_faces(person=PersonFactory()) == []
+
+
+def test_disagreement_asks_a_third_and_the_majority_decides() -> None:
+    face = QueuedFaceFactory()
+    vote(PersonFactory(), "sad")
+    vote(PersonFactory(), "neutral")
+    assert consensus_of(face).state == "open"
+    assert QueueItem.objects.get().slots == 3
+
+    vote(PersonFactory(), "sad")
+
+    consensus = consensus_of(face)
+    assert consensus.verdict == "sad"
+    assert consensus.agreement == pytest.approx(2 / 3)
+
+
+def test_three_opinions_go_to_an_adjudicator_who_decides() -> None:
+    face = QueuedFaceFactory()
+    for verdict in ("sad", "neutral", "unclear"):
+        vote(PersonFactory(), verdict)
+    assert consensus_of(face).state == "disputed"
+    assert QueueItem.objects.get().status == "settled"
+
+    adjudicate(person=judge(), face_id=face.pk, verdict="sad", comment="see the mouth")
+
+    consensus = consensus_of(face)
+    assert (consensus.verdict, consensus.method) == ("sad", "adjudicated")
+    assert consensus.tally == [0, 2, 0, 1, 1, 0]
+
+
+def test_face_that_three_people_skip_goes_to_an_adjudicator() -> None:
+    face = QueuedFaceFactory()
+    for _ in range(3):
+        person = PersonFactory()
+        (claim,) = claim_faces(person=person)
+        skip_face(person=person, claim_id=claim.pk)
+
+    assert consensus_of(face).state == "disputed"
+
+
+def test_skipped_face_goes_to_somebody_else() -> None:
+    QueuedFaceFactory(queued__slots=1)
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+
+    skip_face(person=person, claim_id=claim.pk)
+    skip_face(person=person, claim_id=claim.pk)
+
+    assert len(claim_faces(person=PersonFactory())) == 1
+    assert not Correction.objects.exists()
+
+
+def test_the_same_vote_again_changes_nothing_and_another_is_refused() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    first = submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    again = submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    assert again.pk == first.pk
+    with pytest.raises(Conflict, match="undo"):
+        submit_correction(person=person, claim_id=claim.pk, verdict="happy")
+    with pytest.raises(Conflict, match="undo"):
+        skip_face(person=person, claim_id=claim.pk)
+    assert Correction.objects.count() == 1
+
+
+def test_nobody_votes_on_what_others_hold() -> None:
+    QueuedFaceFactory()
+    (claim,) = claim_faces(person=PersonFactory())
+
+    with pytest.raises(ClaimLost):
+        submit_correction(person=PersonFactory(), claim_id=claim.pk, verdict="sad")
+
+
+@pytest.mark.parametrize("verdict", ["", "angry", "Happy", "x" * 200])
+def test_verdict_that_is_none_is_refused(verdict: str) -> None:
+    QueuedFaceFactory()
+    with pytest.raises(DomainError, match="A verdict is one of happy, sad"):
+        vote(PersonFactory(), verdict)
+
+
+def test_comment_that_is_too_long_is_refused() -> None:
+    QueuedFaceFactory()
+    with pytest.raises(DomainError, match="500"):
+        vote(PersonFactory(), "sad", comment="x" * 501)
+
+
+def test_undo_brings_the_face_back_and_keeps_the_history() -> None:
+    face = QueuedFaceFactory()
+    QueuedFaceFactory()
+    vote(PersonFactory(), "sad")
+    person = PersonFactory()
+    vote(person, "sad")
+    assert consensus_of(face).state == "decided"
+
+    claim = undo(person=person)
+
+    assert claim.face_id == face.pk
+    assert consensus_of(face).state == "open"
+    assert QueueItem.objects.get(face=face).status == "waiting"
+    assert claim_faces(person=person)[0].pk == claim.pk
+    submit_correction(person=person, claim_id=claim.pk, verdict="neutral")
+    said = Correction.objects.filter(author=person).values_list("verdict", flat=True)
+    assert list(said) == ["sad", "neutral"]
+    assert Correction.objects.get(verdict="neutral").retracted_at is None
+    assert Correction.objects.filter(author=person, retracted_at=None).count() == 1
+
+
+def test_undo_brings_a_skipped_face_back() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    skip_face(person=person, claim_id=claim.pk)
+
+    undo(person=person)
+
+    assert claim_faces(person=person)[0].pk == claim.pk
+    assert submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+
+def test_skipped_face_that_others_took_does_not_come_back() -> None:
+    QueuedFaceFactory(queued__slots=1)
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    skip_face(person=person, claim_id=claim.pk)
+    QueueItem.objects.update(slots=1)
+    claim_faces(person=PersonFactory())
+
+    with pytest.raises(NothingToUndo, match="Others"):
+        undo(person=person)
+
+
+def test_undo_goes_twenty_steps_back_and_no_further() -> None:
+    QueuedFaceFactory.create_batch(25)
+    person = PersonFactory()
+    for _ in range(25):
+        vote(person, "happy")
+
+    for _ in range(20):
+        undo(person=person)
+
+    with pytest.raises(NothingToUndo, match="20 steps"):
+        undo(person=person)
+    assert Correction.objects.filter(retracted_at=None).count() == 5
+
+
+def test_undone_face_that_was_given_back_waits_for_others() -> None:
+    QueuedFaceFactory(queued__slots=1)
+    person = PersonFactory()
+    vote(person, "happy")
+    undo(person=person)
+    give_back_claims(person=person)
+
+    assert len(claim_faces(person=PersonFactory())) == 1
+
+
+def test_nothing_to_undo_is_said() -> None:
+    with pytest.raises(NothingToUndo):
+        undo(person=PersonFactory())
+
+
+def test_vote_can_be_changed_on_the_way_back() -> None:
+    face = QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    revise_correction(person=person, claim_id=claim.pk, verdict="neutral")
+
+    assert consensus_of(face).tally == [0, 0, 0, 1, 0, 0]
+    assert Correction.objects.filter(author=person).count() == 2
+
+
+def test_vote_of_long_ago_stays() -> None:
+    QueuedFaceFactory.create_batch(21)
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    for _ in range(21):
+        vote(person, "happy")
+
+    with pytest.raises(Conflict, match="last 20"):
+        revise_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+
+def test_paused_person_cannot_vote() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    Pause.objects.create(person=person, reason="Let us talk first.")
+
+    with pytest.raises(Paused):
+        submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+
+def test_annotator_cannot_adjudicate() -> None:
+    with pytest.raises(DomainError, match="adjudicator"):
+        adjudicate(person=PersonFactory(), face_id=FaceFactory().pk, verdict="sad")
+
+
+def test_adjudicator_who_had_voted_speaks_once() -> None:
+    face = QueuedFaceFactory()
+    person = judge()
+    vote(person, "happy")
+
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+
+    assert consensus_of(face).tally == [0, 1, 0, 0, 0, 0]
+
+
+def test_later_adjudication_takes_the_place_of_the_first() -> None:
+    face = QueuedFaceFactory()
+    adjudicate(person=judge(), face_id=face.pk, verdict="happy")
+    second = judge()
+    adjudicate(person=second, face_id=face.pk, verdict="sad")
+    assert consensus_of(face).verdict == "sad"
+
+    retract_adjudication(person=second, face_id=face.pk)
+
+    assert consensus_of(face).state == "open"
+    with pytest.raises(NothingToUndo):
+        retract_adjudication(person=second, face_id=face.pk)
+
+
+def test_adjudicated_face_that_is_gone_is_said() -> None:
+    with pytest.raises(NotFound):
+        adjudicate(person=judge(), face_id=uuid.uuid4(), verdict="sad")
+
+
+def test_many_faces_are_labelled_and_taken_back_in_one_go() -> None:
+    faces = QueuedFaceFactory.create_batch(3)
+    person = judge()
+
+    batch = adjudicate_many(
+        person=person, face_ids=[face.pk for face in faces], verdict="not_a_face"
+    )
+    assert {consensus_of(face).verdict for face in faces} == {"not_a_face"}
+
+    assert undo_batch(person=person, batch=batch) == 3
+    assert {consensus_of(face).state for face in faces} == {"open"}
+    with pytest.raises(NothingToUndo):
+        undo_batch(person=person, batch=batch)
+
+
+def test_bulk_labels_are_all_or_none() -> None:
+    face = QueuedFaceFactory()
+
+    with pytest.raises(NotFound):
+        adjudicate_many(
+            person=judge(), face_ids=[face.pk, uuid.uuid4()], verdict="happy"
+        )
+    with pytest.raises(DomainError, match="1 to 200"):
+        adjudicate_many(person=judge(), face_ids=[], verdict="happy")
+
+    assert not Correction.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"verdict": "angry"},
+        {"source": "nobody"},
+        {"source": "visitor"},
+        {"author": None},
+        {"visitor_key": "a" * 64},
+        {"duration_ms": 3_600_001},
+    ],
+)
+def test_database_refuses_corrections_that_must_never_be(
+    wrong: dict[str, object],
+) -> None:
+    fields = {
+        "face": FaceFactory(),
+        "author": PersonFactory(),
+        "verdict": "sad",
+        "source": "annotator",
+        **wrong,
+    }
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Correction.objects.create(**fields)
+
+
+def test_database_refuses_two_current_corrections_of_one_person() -> None:
+    face, person = FaceFactory(), PersonFactory()
+    for source in ("annotator", "adjudicator"):
+        fields = {"face": face, "author": person, "verdict": "sad", "source": source}
+        if source == "annotator":
+            Correction.objects.create(**fields)
+        else:
+            with pytest.raises(IntegrityError), transaction.atomic():
+                Correction.objects.create(**fields)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": "decided"},
+        {"state": "decided", "verdict": "sad"},
+        {"verdict": "sad"},
+        {"agreement": 1.5},
+        {"quality": -0.1},
+    ],
+)
+def test_database_refuses_a_consensus_that_contradicts_itself(
+    wrong: dict[str, object],
+) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Consensus.objects.create(face=FaceFactory(), **wrong)
+
+
+def test_claims_of_the_deleted_face_are_gone() -> None:
+    face = QueuedFaceFactory()
+    vote(PersonFactory(), "sad")
+    face.photo.delete()
+
+    assert not Claim.objects.exists()
+    assert not Correction.objects.exists()
+    assert not Consensus.objects.exists()
