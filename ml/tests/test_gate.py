@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ml.gate import Answers, Decision, Outcome, PairedChange, judge, paired_change
+from ml.inference import softmax
+
+
+def answers_with(
+    labels: np.ndarray, right: np.ndarray, confidence: float = 0.9
+) -> np.ndarray:
+    """Probabilities that are right where ``right`` says so, as sure as told."""
+    said = np.where(right, labels, (labels + 1) % 4)
+    rest = (1 - confidence) / 3
+    probabilities = np.full((len(labels), 4), rest)
+    probabilities[np.arange(len(labels)), said] = confidence
+    return probabilities
+
+
+def faces(n: int, accuracy: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and who reads them right with that accuracy."""
+    generator = np.random.default_rng(seed)
+    return np.arange(n) % 4, generator.random(n) < accuracy
+
+
+def compare(
+    labels: np.ndarray, champion: np.ndarray, candidate: np.ndarray, speed: float = 1.0
+) -> Decision:
+    return judge(
+        [Answers("the test", labels, champion, candidate)], latency_ratio=speed
+    )
+
+
+def test_clearly_better_candidate_is_promoted() -> None:
+    labels, right = faces(2000, 0.85)
+    better = right | (np.arange(2000) % 20 == 0)
+
+    decision = compare(
+        labels, answers_with(labels, right), answers_with(labels, better)
+    )
+
+    assert decision.outcome == Outcome.PROMOTE
+    assert decision.more_labels is None
+
+
+def test_same_answers_on_many_faces_are_promoted() -> None:
+    labels, right = faces(2000, 0.9)
+    same = answers_with(labels, right)
+
+    assert compare(labels, same, same).outcome == Outcome.PROMOTE
+
+
+def test_clearly_worse_candidate_is_rejected_with_its_reason_first() -> None:
+    labels, right = faces(2000, 0.9)
+    worse = right & (np.arange(2000) % 10 != 0)
+
+    decision = compare(labels, answers_with(labels, right), answers_with(labels, worse))
+
+    assert decision.outcome == Outcome.REJECT
+    assert decision.reasons[0].startswith("Worse: ")
+
+
+def test_thin_evidence_is_held_and_says_how_many_labels_would_settle_it() -> None:
+    labels, right = faces(400, 0.88)
+    candidate = right.copy()
+    candidate[np.flatnonzero(right)[:6]] = False
+    candidate[np.flatnonzero(~right)[:4]] = True
+
+    decision = compare(
+        labels, answers_with(labels, right), answers_with(labels, candidate)
+    )
+
+    assert decision.outcome == Outcome.HOLD
+    assert decision.more_labels is not None
+    assert 100 < decision.more_labels < 10_000
+    assert f"Label about {decision.more_labels} more" in decision.reasons[0]
+
+
+def test_few_faces_are_never_enough_however_good_the_answers() -> None:
+    labels, right = faces(40, 1.0)
+
+    decision = compare(
+        labels, answers_with(labels, ~right), answers_with(labels, right, 0.99)
+    )
+
+    assert decision.outcome == Outcome.HOLD
+    assert decision.more_labels == 160
+
+
+def test_class_that_loses_recall_stops_a_better_candidate() -> None:
+    labels, right = faces(4000, 0.85)
+    sad = labels == 1
+    candidate = right | (~sad & (np.arange(4000) % 3 == 0))
+    candidate &= ~(sad & (np.arange(4000) % 5 == 0))
+
+    decision = compare(
+        labels, answers_with(labels, right), answers_with(labels, candidate)
+    )
+
+    assert decision.outcome == Outcome.REJECT
+    assert "recall of sad" in decision.reasons[0]
+
+
+def test_class_with_hardly_a_face_is_held() -> None:
+    labels, right = faces(1000, 0.9)
+    labels = np.where(labels == 2, 0, labels)
+    labels[:5] = 2
+    same = answers_with(labels, right)
+
+    decision = compare(labels, same, same)
+
+    assert decision.outcome == Outcome.HOLD
+    assert "only 5 faces of surprise" in decision.reasons[0]
+
+
+def test_slow_candidate_is_rejected() -> None:
+    labels, right = faces(2000, 0.9)
+    same = answers_with(labels, right)
+
+    assert compare(labels, same, same, speed=1.3).outcome == Outcome.REJECT
+    assert compare(labels, same, same, speed=float("nan")).outcome == Outcome.REJECT
+
+
+def test_overconfident_candidate_is_rejected() -> None:
+    labels, right = faces(2000, 0.85)
+
+    decision = compare(
+        labels, answers_with(labels, right, 0.85), answers_with(labels, right, 0.999)
+    )
+
+    assert decision.outcome == Outcome.REJECT
+    assert "calibration" in decision.reasons[0]
+
+
+def _degenerate() -> dict[str, np.ndarray]:
+    labels, right = faces(1000, 0.9)
+    good = answers_with(labels, right)
+    generator = np.random.default_rng(1)
+    nan = good.copy()
+    nan[3] = np.nan
+    dropped = good.copy()
+    dropped[:, 3] = 0
+    dropped /= dropped.sum(axis=1, keepdims=True)
+    return {
+        "nan": nan,
+        "constant": np.tile([0.4, 0.3, 0.2, 0.1], (1000, 1)),
+        "constant but for noise": softmax(
+            np.tile([2.0, 1, 0, 0], (1000, 1)) + generator.normal(0, 0.01, (1000, 4))
+        ),
+        "shuffled labels": good[generator.permutation(1000)],
+        "a dropped class": dropped,
+        "no probabilities": good * 2,
+        "logits": np.log(good),
+    }
+
+
+@pytest.mark.parametrize("name", _degenerate())
+def test_degenerate_candidate_never_passes(name: str) -> None:
+    labels, right = faces(1000, 0.9)
+
+    decision = compare(labels, answers_with(labels, right), _degenerate()[name])
+
+    assert decision.outcome == Outcome.REJECT
+
+
+def test_worst_of_two_sets_decides() -> None:
+    labels, right = faces(2000, 0.9)
+    same = answers_with(labels, right)
+    worse = answers_with(labels, right & (np.arange(2000) % 8 != 0))
+
+    decision = judge(
+        [
+            Answers("the frozen set", labels, same, same),
+            Answers("the hold-out", labels, same, worse),
+        ],
+        latency_ratio=1.0,
+    )
+
+    assert decision.outcome == Outcome.REJECT
+    assert "the hold-out" in decision.reasons[0]
+
+
+def test_without_anything_to_compare_on_it_holds() -> None:
+    assert judge([], latency_ratio=1.0).outcome == Outcome.HOLD
+
+
+def test_answers_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="candidate answered"):
+        Answers("x", np.zeros(3, int), np.zeros((3, 4)), np.zeros((2, 4)))
+
+
+def test_interval_covers_the_truth_as_often_as_it_promises() -> None:
+    generator = np.random.default_rng(7)
+    covered = 0
+    for _ in range(1000):
+        drawn = generator.multinomial(300, [0.06, 0.04, 0.90])
+        low, high = PairedChange(300, int(drawn[0]), int(drawn[1])).interval
+        covered += low <= 0.02 <= high
+    assert covered >= 935
+
+
+def test_interval_is_not_empty_where_nothing_changed() -> None:
+    low, high = PairedChange(50, 0, 0).interval
+
+    assert low < -0.01 < 0.01 < high
+
+
+def test_estimate_of_labels_settles_it_when_they_come() -> None:
+    change = PairedChange(400, 14, 16)
+    needed = change.faces_to_settle(0.01)
+    assert needed is not None
+    grown = PairedChange(needed, round(14 * needed / 400), round(16 * needed / 400))
+
+    assert change.interval[0] < -0.01
+    assert grown.interval[0] == pytest.approx(-0.01, abs=0.002)
+
+
+def test_paired_change_counts_only_where_they_differ() -> None:
+    before = np.array([True, True, False, False])
+    after = np.array([True, False, True, False])
+
+    change = paired_change(before, after)
+
+    assert (change.fixed, change.broken, change.n) == (1, 1, 4)
