@@ -68,7 +68,9 @@ def test_thin_evidence_is_held_and_says_how_many_labels_would_settle_it() -> Non
     candidate[np.flatnonzero(~right)[:4]] = True
 
     decision = compare(
-        labels, answers_with(labels, right), answers_with(labels, candidate)
+        labels,
+        answers_with(labels, right, 0.85),
+        answers_with(labels, candidate, 0.85),
     )
 
     assert decision.outcome == Outcome.HOLD
