@@ -7,6 +7,7 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 
 from webapp.core import views as core_views
+from webapp.curation import visitor_api
 from webapp.photos import api as photos_api
 
 api_patterns = [
@@ -17,6 +18,11 @@ api_patterns = [
         photos_api.PhotoLinksView.as_view(),
         name="api-photo-links",
     ),
+    path(
+        "photos/<uuid:photo_id>/faces/<int:index>/flag",
+        visitor_api.FlagView.as_view(),
+        name="api-flag",
+    ),
     path("batches", photos_api.BatchesView.as_view(), name="api-batches"),
     path("batches/<uuid:batch_id>", photos_api.BatchView.as_view(), name="api-batch"),
     path("live", photos_api.LiveView.as_view(), name="api-live"),
@@ -24,6 +30,7 @@ api_patterns = [
 
 urlpatterns = [
     path("", include("webapp.photos.urls")),
+    path("", include("webapp.curation.visitor_urls")),
     path("accounts/", include("webapp.accounts.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", include(api_patterns)),

@@ -84,7 +84,7 @@ class FrameSerializer(serializers.Serializer[Any]):
 
 _ERROR = OpenApiResponse(ErrorSerializer)
 _REFUSALS = {400: _ERROR, 413: _ERROR, 415: _ERROR, 429: _ERROR, 503: _ERROR}
-_SECRET_PARAMETERS = [
+SECRET_PARAMETERS = [
     OpenApiParameter(
         "secret", OpenApiTypes.STR, OpenApiParameter.QUERY, description="The secret."
     ),
@@ -124,7 +124,7 @@ class PhotosView(APIView):
         responses={202: AcceptedSerializer, 422: _ERROR, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        fields = _validated(UploadSerializer(data=request.data), "no_image")
+        fields = validated(UploadSerializer(data=request.data), "no_image")
         known = visitor_of(request)
         visitor = known or new_visitor()
         count_request(request, "upload", known)
@@ -178,23 +178,23 @@ class PhotoView(APIView):
     @extend_schema(
         operation_id="get_photo",
         summary="Read a photo's result",
-        parameters=_SECRET_PARAMETERS,
+        parameters=SECRET_PARAMETERS,
         responses={200: PhotoSerializer, 404: _ERROR},
     )
     def get(self, request: Request, photo_id: uuid.UUID) -> Response:
-        photo = _visible_photo(request, photo_id)
+        photo = visible_photo(request, photo_id)
         return _private(PhotoSerializer(get_photo_result(photo=photo)).data)
 
     @extend_schema(
         operation_id="change_photo",
         summary="Give or take back what is allowed with a photo",
         request=ConsentSerializer,
-        parameters=_SECRET_PARAMETERS,
+        parameters=SECRET_PARAMETERS,
         responses={200: PhotoSerializer, 400: _ERROR, 404: _ERROR},
     )
     def patch(self, request: Request, photo_id: uuid.UUID) -> Response:
-        photo = _visible_photo(request, photo_id)
-        choices = _validated(ConsentSerializer(data=request.data), "invalid")
+        photo = visible_photo(request, photo_id)
+        choices = validated(ConsentSerializer(data=request.data), "invalid")
         set_consent(photos=Photo.objects.filter(pk=photo.pk), **choices)
         photo.refresh_from_db()
         return _private(PhotoSerializer(get_photo_result(photo=photo)).data)
@@ -202,11 +202,11 @@ class PhotoView(APIView):
     @extend_schema(
         operation_id="delete_photo",
         summary="Delete a photo and everything made from it",
-        parameters=_SECRET_PARAMETERS,
+        parameters=SECRET_PARAMETERS,
         responses={204: None, 404: _ERROR},
     )
     def delete(self, request: Request, photo_id: uuid.UUID) -> Response:
-        delete_photo(photo=_visible_photo(request, photo_id))
+        delete_photo(photo=visible_photo(request, photo_id))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -217,11 +217,11 @@ class PhotoLinksView(APIView):
         operation_id="share_photo",
         summary="Make a secret link to a photo",
         request=None,
-        parameters=_SECRET_PARAMETERS,
+        parameters=SECRET_PARAMETERS,
         responses={201: ShareLinkSerializer, 404: _ERROR, 409: _ERROR},
     )
     def post(self, request: Request, photo_id: uuid.UUID) -> Response:
-        link, token = create_share_link(photo=_visible_photo(request, photo_id))
+        link, token = create_share_link(photo=visible_photo(request, photo_id))
         url = request.build_absolute_uri(reverse("photos:shared", args=[token]))
         return Response(
             ShareLinkSerializer({"url": url, "expires_at": link.expires_at}).data,
@@ -231,11 +231,11 @@ class PhotoLinksView(APIView):
     @extend_schema(
         operation_id="unshare_photo",
         summary="End all links to a photo",
-        parameters=_SECRET_PARAMETERS,
+        parameters=SECRET_PARAMETERS,
         responses={204: None, 404: _ERROR},
     )
     def delete(self, request: Request, photo_id: uuid.UUID) -> Response:
-        revoke_share_links(photo=_visible_photo(request, photo_id))
+        revoke_share_links(photo=visible_photo(request, photo_id))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -251,7 +251,7 @@ class BatchesView(APIView):
         responses={202: BatchSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        fields = _validated(BatchUploadSerializer(data=request.data), "no_image")
+        fields = validated(BatchUploadSerializer(data=request.data), "no_image")
         known = visitor_of(request)
         visitor = known or new_visitor()
         count_request(request, "upload", known, cost=len(fields["image"]))
@@ -303,7 +303,7 @@ class LiveView(APIView):
         responses={200: LiveSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        fields = _validated(FrameSerializer(data=request.data), "no_image")
+        fields = validated(FrameSerializer(data=request.data), "no_image")
         count_request(request, "live", visitor_of(request))
         reading = read_frame(data=fields["frame"].read())
         faces = [
@@ -325,7 +325,7 @@ class LiveView(APIView):
         return _private(LiveSerializer(answer).data)
 
 
-def _validated(serializer: serializers.Serializer[Any], code: str) -> dict[str, Any]:
+def validated(serializer: serializers.Serializer[Any], code: str) -> dict[str, Any]:
     """The fields, or a ``DomainError`` that says what to send."""
     if serializer.is_valid():
         return dict(serializer.validated_data)
@@ -346,7 +346,7 @@ def _visitor_key(request: HttpRequest | Request) -> str:
     return visitor.key if visitor else ""
 
 
-def _visible_photo(request: Request, photo_id: uuid.UUID) -> Photo:
+def visible_photo(request: Request, photo_id: uuid.UUID) -> Photo:
     secret = request.headers.get(SECRET_HEADER) or request.query_params.get("secret")
     return get_photo(
         photo_id=photo_id,
