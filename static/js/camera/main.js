@@ -1,0 +1,501 @@
+// The camera page: a snapshot, or the live view. The camera starts when somebody
+// presses Start, and stops as soon as it is not needed: after a snapshot, when the
+// page is hidden or left, and on Stop. Without this file the form takes a photo with
+// the device's own camera.
+
+import { send } from "../upload/transfer.js";
+import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
+import { grabFrame } from "./frames.js";
+import { LiveLoop } from "./live.js";
+import { Overlay } from "./overlay.js";
+import { Panel } from "./panel.js";
+import { Tracks } from "./tracks.js";
+import { HIDDEN_WORDS, PROBLEMS, troubleWords } from "./words.js";
+
+const SHOT_QUALITY = 0.92;
+const COUNT_FROM = 3;
+const COUNTDOWN_KEY = "mien-countdown";
+
+const root = document.querySelector("#camera");
+const icons = root.dataset.icons;
+const find = (name) => root.querySelector(`[data-${name}]`);
+const form = find("form");
+const input = form.querySelector("input[type=file]");
+const modes = [...root.querySelectorAll("input[name=mode]")];
+const parts = Object.fromEntries(
+  [
+    ...["problem", "problem-title", "problem-help", "status", "before", "video"],
+    ...["overlay", "shot", "count", "pills", "rate", "hint", "empty", "empty-title"],
+    ...["start", "start-words", "cancel", "faces", "nobody", "list", "more"],
+    ...["snapshot-controls", "shutter", "shutter-words", "countdown", "choice"],
+    ...["camera-controls", "choices", "flip", "stop", "picker", "allow", "use"],
+    ...["moment", "retake", "retake-words", "progress", "sign"],
+  ].map((name) => [name, find(name)]),
+);
+
+/** "off", "starting", "on", "counting", "shot" or "sending". */
+let phase = "off";
+let mode = "snapshot";
+let stream = null;
+let camera = { deviceId: "", isFront: true };
+/** Which Start is the latest: an earlier one that comes late is void. */
+let attempt = 0;
+let cameras = [];
+/** The photo to be sent was chosen as a file; another one is not for the camera. */
+let shotIsChosen = false;
+
+const tracks = new Tracks();
+const overlay = new Overlay(parts.overlay, icons);
+const panel = new Panel(
+  { ...parts, template: document.querySelector("#live-face") },
+  icons,
+);
+const loop = new LiveLoop({
+  video: parts.video,
+  address: root.dataset.liveUrl,
+  token: form.elements.csrfmiddlewaretoken.value,
+  onReading: showReading,
+  onTrouble: (kind, seconds) => hint(troubleWords(kind, seconds)),
+});
+
+// --- What is seen, all in one place ---------------------------------------------
+
+function render() {
+  root.dataset.phase = phase;
+  root.dataset.mode = mode;
+  const isOn = phase === "on" || phase === "counting";
+  const isLive = isOn && mode === "live";
+  const hasShot = phase === "shot" || phase === "sending";
+  show(parts.before, phase === "off" || phase === "starting");
+  show(parts.video, isOn);
+  parts.video.classList.toggle("is-mirrored", camera.isFront);
+  show(parts.overlay, isLive);
+  show(parts.pills, isLive);
+  show(parts.shot, hasShot);
+  show(parts.count, phase === "counting");
+  show(parts.empty, phase === "off" || phase === "starting");
+  show(parts.start, phase === "off");
+  show(parts.cancel, phase === "starting");
+  show(parts.faces, isLive);
+  show(parts["snapshot-controls"], isOn && mode === "snapshot");
+  show(parts["camera-controls"], phase === "on");
+  show(parts.choice, cameras.length > 1);
+  show(parts.flip, cameras.length > 1);
+  show(parts.picker, phase === "off");
+  show(parts.allow, hasShot || isLive);
+  show(parts.use, hasShot);
+  show(parts.moment, isLive);
+  show(parts.retake, hasShot);
+  show(parts.progress, phase === "sending");
+  for (const button of [parts.use, parts.retake]) {
+    button.disabled = phase === "sending";
+  }
+  for (const choice of modes) {
+    choice.disabled = phase === "sending";
+    choice.checked = choice.value === mode;
+  }
+  for (const line of root.querySelectorAll("[data-for]")) {
+    show(line, line.dataset.for === mode);
+  }
+  parts["shutter-words"].textContent =
+    phase === "counting" ? "Cancel the countdown" : "Take the photo";
+  parts["retake-words"].textContent = shotIsChosen ? "Another photo" : "Retake";
+}
+
+function show(node, visible) {
+  // `hidden` is no property of SVG elements in every browser.
+  node.toggleAttribute("hidden", !visible);
+}
+
+function say(words) {
+  parts.status.textContent = words;
+}
+
+function hint(words) {
+  parts.hint.textContent = words;
+  show(parts.hint, words !== "");
+}
+
+function showProblem(title, help) {
+  parts["problem-title"].textContent = title;
+  parts["problem-help"].textContent = help;
+  show(parts.problem, title !== "");
+}
+
+function emptyWords(title, sign = "camera") {
+  parts["empty-title"].textContent = title;
+  parts.sign.setAttribute("href", `${icons}#${sign}`);
+}
+
+// --- The camera -----------------------------------------------------------------
+
+async function start(wish = { deviceId: camera.deviceId }) {
+  attempt += 1;
+  const mine = attempt;
+  release();
+  forgetShot();
+  showProblem("", "");
+  emptyWords("Your browser asks whether it may use the camera. Choose “Allow”.");
+  phase = "starting";
+  render();
+  parts.cancel.focus();
+  let opened;
+  try {
+    opened = await openCamera(wish);
+    if (mine !== attempt) {
+      stopCamera(opened);
+      return;
+    }
+    stream = opened;
+    parts.video.srcObject = opened;
+    await parts.video.play();
+    cameras = await listCameras();
+  } catch (error) {
+    if (mine === attempt) {
+      release();
+      refuse(error instanceof CameraProblem ? error.kind : "broken");
+    }
+    return;
+  }
+  if (mine !== attempt) {
+    return;
+  }
+  opened.getVideoTracks()[0].addEventListener("ended", () => {
+    if (stream === opened) {
+      release();
+      refuse("ended");
+    }
+  });
+  camera = describe(opened);
+  listChoices();
+  begin();
+}
+
+/** The camera runs: on with what the mode is for. */
+function begin() {
+  phase = "on";
+  hint("");
+  parts.rate.textContent = "";
+  render();
+  if (mode === "live") {
+    follow();
+    parts.moment.focus();
+    say("The live view is on.");
+  } else {
+    parts.shutter.focus();
+    say("The camera is on.");
+  }
+}
+
+/** Give the camera back, and everything that hangs on it. */
+function release() {
+  stopCounting();
+  unfollow();
+  stopCamera(stream);
+  stream = null;
+  parts.video.srcObject = null;
+}
+
+function turnOff(words = "The camera is off", sign = "camera") {
+  attempt += 1;
+  release();
+  phase = "off";
+  emptyWords(words, sign);
+  parts["start-words"].textContent = "Start camera";
+  render();
+  say(words);
+}
+
+function refuse(kind) {
+  attempt += 1;
+  phase = "off";
+  if (kind === "gone" || kind === "ended") {
+    camera = { deviceId: "", isFront: true };
+  }
+  emptyWords("The camera is off", "camera-off");
+  parts["start-words"].textContent = "Try again";
+  render();
+  showProblem(...PROBLEMS[kind]);
+  parts.start.focus();
+}
+
+function listChoices() {
+  parts.choices.replaceChildren(
+    ...cameras.map(({ deviceId, name }) => {
+      const isThis = deviceId === camera.deviceId;
+      return new Option(name, deviceId, isThis, isThis);
+    }),
+  );
+}
+
+function otherCamera() {
+  const here = cameras.findIndex(({ deviceId }) => deviceId === camera.deviceId);
+  start({ deviceId: cameras[(here + 1) % cameras.length].deviceId });
+}
+
+// --- Snapshot -------------------------------------------------------------------
+
+let countTimer = null;
+
+function stopCounting() {
+  clearTimeout(countTimer);
+  countTimer = null;
+}
+
+function shutter() {
+  if (phase === "counting") {
+    stopCounting();
+    phase = "on";
+    render();
+    say("The countdown was cancelled.");
+  } else if (parts.countdown.checked) {
+    phase = "counting";
+    render();
+    count(COUNT_FROM);
+  } else {
+    takeShot();
+  }
+}
+
+function count(left) {
+  if (left === 0) {
+    takeShot();
+    return;
+  }
+  parts.count.textContent = String(left);
+  say(String(left));
+  countTimer = setTimeout(count, 1000, left - 1);
+}
+
+async function grabShot() {
+  const canvas = document.createElement("canvas");
+  return grabFrame(parts.video, canvas, { quality: SHOT_QUALITY });
+}
+
+async function takeShot() {
+  const mine = attempt;
+  let blob;
+  try {
+    blob = await grabShot();
+  } catch {
+    refuse("broken");
+    return;
+  }
+  if (mine === attempt) {
+    review(new File([blob], "camera.jpg", { type: blob.type }));
+    say("The photo is taken and the camera is off. Use it, or take another.");
+  }
+}
+
+/** A photo is there, from the camera or a file: look at it before it is sent. */
+function review(file, { isChosen = false } = {}) {
+  attempt += 1;
+  release();
+  shotIsChosen = isChosen;
+  if (input.files[0] !== file) {
+    const carrier = new DataTransfer();
+    carrier.items.add(file);
+    input.files = carrier.files;
+  }
+  URL.revokeObjectURL(parts.shot.src);
+  parts.shot.src = URL.createObjectURL(file);
+  showProblem("", "");
+  phase = "shot";
+  render();
+  parts.use.focus();
+}
+
+function forgetShot() {
+  if (parts.shot.src) {
+    URL.revokeObjectURL(parts.shot.src);
+    parts.shot.removeAttribute("src");
+  }
+  input.value = "";
+}
+
+async function sendShot() {
+  phase = "sending";
+  parts.progress.value = 0;
+  showProblem("", "");
+  render();
+  say("Sending the photo.");
+  try {
+    const address = await send(form, {
+      signal: new AbortController().signal,
+      onProgress: (percent) => {
+        parts.progress.value = percent;
+      },
+    });
+    location.assign(address);
+  } catch (error) {
+    phase = "shot";
+    render();
+    showProblem("The photo was not taken in.", error.message);
+    parts.use.focus();
+  }
+}
+
+// The frame takes the shape of the picture, so that little of it is empty.
+function takeShape() {
+  const ratio = parts.video.videoWidth / parts.video.videoHeight;
+  if (ratio) {
+    const shape = ratio > 1.5 ? "wide" : ratio < 1 ? "tall" : "normal";
+    find("viewfinder").dataset.shape = shape;
+  }
+}
+
+// --- Live view ------------------------------------------------------------------
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+let drawing = null;
+
+function follow() {
+  tracks.clear();
+  overlay.clear();
+  panel.clear();
+  loop.start();
+  let before = performance.now();
+  const draw = (now) => {
+    tracks.glide(still.matches ? Infinity : now - before);
+    before = now;
+    overlay.draw(tracks.all, {
+      width: parts.video.videoWidth || 640,
+      height: parts.video.videoHeight || 480,
+      mirrored: camera.isFront,
+    });
+    drawing = requestAnimationFrame(draw);
+  };
+  drawing = requestAnimationFrame(draw);
+}
+
+function unfollow() {
+  loop.stop();
+  cancelAnimationFrame(drawing);
+  drawing = null;
+}
+
+function showReading(reading, { perSecond, duration_ms, maxSide }) {
+  const now = performance.now();
+  // The answer counts in pixels of the frame that was sent, which may be smaller.
+  const scale = parts.video.videoWidth / reading.width;
+  const faces = reading.faces.map((face) => ({
+    ...face,
+    box: Object.fromEntries(
+      Object.entries(face.box).map(([side, value]) => [side, value * scale]),
+    ),
+  }));
+  tracks.update(faces, now);
+  panel.show(tracks.all, now);
+  root.dataset.resultsPerSecond = perSecond.toFixed(2);
+  const rate = perSecond ? `${perSecond.toFixed(1)} results a second` : "first result";
+  parts.rate.textContent = `${rate} · ${Math.round(duration_ms)} ms · ${maxSide} px`;
+  hint(tracks.all.length ? "" : "No face in view");
+}
+
+/** The present moment, in the camera's full size, is stored like any photo. */
+async function storeMoment() {
+  const mine = attempt;
+  let blob;
+  try {
+    blob = await grabShot();
+  } catch {
+    hint(troubleWords("dark", 0));
+    return;
+  }
+  if (mine === attempt) {
+    review(new File([blob], "camera.jpg", { type: blob.type }));
+    await sendShot();
+  }
+}
+
+// --- What people do -------------------------------------------------------------
+
+parts.start.addEventListener("click", () => start());
+parts.video.addEventListener("resize", takeShape);
+parts.cancel.addEventListener("click", () => {
+  turnOff();
+  parts.start.focus();
+});
+parts.stop.addEventListener("click", () => {
+  turnOff();
+  parts.start.focus();
+});
+parts.shutter.addEventListener("click", shutter);
+parts.moment.addEventListener("click", storeMoment);
+parts.retake.addEventListener("click", () => {
+  if (shotIsChosen) {
+    forgetShot();
+    turnOff();
+    input.focus();
+  } else {
+    start();
+  }
+});
+parts.flip.addEventListener("click", otherCamera);
+parts.choices.addEventListener("change", () => start({ deviceId: parts.choices.value }));
+
+input.addEventListener("change", () => {
+  if (input.files.length) {
+    review(input.files[0], { isChosen: true });
+    say("The photo is chosen. Use it, or take another.");
+  }
+});
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  sendShot();
+});
+
+for (const choice of modes) {
+  choice.addEventListener("change", () => {
+    mode = choice.value;
+    history.replaceState(null, "", mode === "live" ? "#live" : "#snapshot");
+    showProblem("", "");
+    if (stream) {
+      stopCounting();
+      unfollow();
+      begin();
+      choice.focus();
+    } else {
+      forgetShot();
+      turnOff();
+    }
+  });
+}
+
+parts.countdown.addEventListener("change", () => {
+  try {
+    localStorage.setItem(COUNTDOWN_KEY, parts.countdown.checked ? "on" : "off");
+  } catch {
+    // Storage is switched off: the choice holds for this page alone.
+  }
+});
+
+// Nobody looks: nothing may be seen. What was taken already stays to be decided on.
+function leave() {
+  if (stream || phase === "starting") {
+    turnOff(HIDDEN_WORDS);
+  }
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    leave();
+  }
+});
+addEventListener("pagehide", leave);
+
+addEventListener("pageshow", (event) => {
+  if (event.persisted) {
+    forgetShot();
+    turnOff();
+  }
+});
+
+try {
+  parts.countdown.checked = localStorage.getItem(COUNTDOWN_KEY) !== "off";
+} catch {
+  // Storage is switched off: with a countdown, then.
+}
+mode = location.hash === "#live" ? "live" : "snapshot";
+render();
