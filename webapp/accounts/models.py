@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.auth.models import AbstractUser
 from django.db import models
 
 from webapp.core.models import TimedModel
@@ -21,8 +21,6 @@ class User(AbstractUser):
     """A person with an account, invited by an admin."""
 
     role = models.CharField(max_length=16, choices=Role, default=Role.ANNOTATOR)
-
-    objects = UserManager()
 
     class Meta(AbstractUser.Meta):
         constraints = [

@@ -259,7 +259,10 @@ class Supervisor:
             # Passwords: for the person in front of the screen.
             self.log.line("mien", f"  {line}", keep=False)
         self.log.line("mien", f"its data is in {self.home}; Ctrl-C stops everything")
-        while True:
+        has_terminal = sys.stdout.isatty()
+        # A hang-up reaches the leader of the session alone, which may be make, and
+        # make waits for us.
+        while sys.stdout.isatty() or not has_terminal:
             await asyncio.sleep(1)
             self.group.renew()
 

@@ -251,6 +251,9 @@ REQUEST_MAX_BYTES_AT = dict.fromkeys(
     ("/photos/", "/api/v1/batches"), 100 * 1024 * 1024 + 64 * 1024
 )
 
+# How many proxies' entries in X-Forwarded-For are to be believed.
+NUM_PROXIES = env.integer("MIEN_NUM_PROXIES", 0)
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.SessionAuthentication"
@@ -260,8 +263,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "webapp.core.api.exception_handler",
-    # How many proxies' X-Forwarded-For entries are to be believed.
-    "NUM_PROXIES": env.integer("MIEN_NUM_PROXIES", 0),
+    "NUM_PROXIES": NUM_PROXIES,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Mien",

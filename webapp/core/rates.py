@@ -45,8 +45,8 @@ def client_address(request: HttpRequest) -> str:
     ours (``MIEN_NUM_PROXIES``), counted from the right: the rest is what a client
     wrote itself.
     """
-    proxies = settings.REST_FRAMEWORK["NUM_PROXIES"]
-    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    proxies: int = settings.NUM_PROXIES
+    forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
     if proxies and forwarded:
         addresses = [word.strip() for word in forwarded.split(",")]
         return addresses[-min(proxies, len(addresses))]

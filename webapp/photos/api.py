@@ -156,7 +156,9 @@ class PhotosView(APIView):
     def get(self, request: Request) -> Response:
         photos = photos_of(visitor_key=_visitor_key(request))[:_LISTED]
         results = get_photo_results(photos=photos)
-        return _private(PhotoSerializer(results, many=True).data)
+        # The stubs know no list where many is set.
+        serializer = PhotoSerializer(results, many=True)  # type: ignore[arg-type]
+        return _private(serializer.data)
 
     @extend_schema(
         operation_id="delete_photos",

@@ -39,7 +39,7 @@ class PhotoForm(forms.Form):
     @property
     def error_sentence(self) -> str:
         """The first thing that is wrong."""
-        return next(iter(self.errors.values()))[0]
+        return str(next(iter(self.errors.values()))[0])
 
     @staticmethod
     def is_zip(file: UploadedFile) -> bool:

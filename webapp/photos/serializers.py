@@ -15,14 +15,14 @@ from webapp.photos.selectors import FaceResult, PhotoResult
 class PixelsField(serializers.FloatField):
     """Pixels, to a tenth: more is no knowledge."""
 
-    def to_representation(self, value: float) -> float:
+    def to_representation(self, value: float) -> Any:
         return round(value, 1)
 
 
 class ProbabilityField(serializers.FloatField):
     """In [0, 1], to five places: four of them still sum to 1 within 0.0001."""
 
-    def to_representation(self, value: float) -> float:
+    def to_representation(self, value: float) -> Any:
         return round(value, 5)
 
 
@@ -48,7 +48,10 @@ class FaceSerializer(serializers.Serializer[FaceResult]):
     index = serializers.IntegerField(help_text="From 1, in reading order.")
     box = BoxSerializer()
     probabilities = ProbabilitiesSerializer(source="scores.by_emotion")
-    label = serializers.ChoiceField(choices=[emotion.value for emotion in EMOTIONS])
+    # The base class calls a field's caption by the same name.
+    label = serializers.ChoiceField(  # type: ignore[assignment]
+        choices=[emotion.value for emotion in EMOTIONS]
+    )
     confidence = ProbabilityField(help_text="The highest probability.")
     not_sure = serializers.BooleanField(
         help_text="The model is not sure enough for its label to be relied on."
@@ -114,7 +117,7 @@ class BatchSerializer(serializers.Serializer[Any]):
 class LiveFaceSerializer(serializers.Serializer[Any]):
     box = BoxSerializer()
     probabilities = ProbabilitiesSerializer()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     confidence = ProbabilityField()
     not_sure = serializers.BooleanField()
 

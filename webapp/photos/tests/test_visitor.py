@@ -309,7 +309,7 @@ class TestRates:
     @pytest.fixture(autouse=True)
     def limits(self, settings: LazySettings) -> None:
         settings.RATES = {"upload": "2/hour", "live": "", "flag": ""}
-        settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": 0}
+        settings.NUM_PROXIES = 0
 
     def send(self, client: Client, address: str, **headers: str) -> Any:
         image = SimpleUploadedFile("me.jpg", encode(astronaut()), "image/jpeg")
@@ -340,7 +340,7 @@ class TestRates:
     def test_behind_a_proxy_the_address_that_it_saw_counts(
         self, settings: LazySettings
     ) -> None:
-        settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": 1}
+        settings.NUM_PROXIES = 1
         answers = [
             self.send(
                 Client(),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 
 from webapp.accounts.visitors import Visitor, visitor_of
 from webapp.core.rates import check_rate, client_address
@@ -43,8 +44,13 @@ def count_request(
     check_rate(scope=scope, identities=list(identities()), cost=cost)
 
 
-def see_other(to: str, *args: object, **kwargs: object) -> HttpResponse:
+def is_htmx(request: HttpRequest) -> bool:
+    """Whether htmx asks, for a part of a page (django-htmx's middleware knows)."""
+    return bool(getattr(request, "htmx", False))
+
+
+def see_other(to: str, *args: Any, **kwargs: Any) -> HttpResponse:
     """303: what was posted is done, go and look there."""
-    response = redirect(to, *args, **kwargs)
+    response = HttpResponseRedirect(reverse(to, args=args, kwargs=kwargs))
     response.status_code = 303
     return response

@@ -17,7 +17,7 @@ from webapp.photos.models import Batch
 from webapp.photos.selectors import get_batch, get_photo_results, photos_of
 from webapp.photos.services.batches import delete_batch
 from webapp.photos.services.erasure import delete_photos_of
-from webapp.photos.views.common import see_other
+from webapp.photos.views.common import is_htmx, see_other
 
 _PER_PAGE = 24
 
@@ -58,7 +58,7 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
         "total": len(results),
         "poll_after_ms": None if finished == len(results) else 500,
     }
-    template = "photos/_batch.html" if request.htmx else "photos/batch.html"
+    template = "photos/_batch.html" if is_htmx(request) else "photos/batch.html"
     return render(request, template, context)
 
 

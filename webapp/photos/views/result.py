@@ -7,6 +7,7 @@ import uuid
 from typing import Final
 
 from django.contrib import messages
+from django.core.files import File
 from django.core.files.storage import default_storage
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -34,7 +35,12 @@ from webapp.photos.services.sharing import (
     create_share_link,
     revoke_share_links,
 )
-from webapp.photos.views.common import own_photo, see_other, visible_photo
+from webapp.photos.views.common import (
+    is_htmx,
+    own_photo,
+    see_other,
+    visible_photo,
+)
 
 _POLL_AFTER_MS: Final = (100, 100, 150, 200, 300, 500, 800, 1200, 2000, 3000)
 """Fast while a result is due any moment, then ever more patient."""
@@ -158,7 +164,7 @@ def _render_result(
         "share_token": share_token,
         "links": 0 if share_token else photo.links.count(),
     }
-    template = "photos/_result.html" if request.htmx else "photos/result.html"
+    template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
     response = render(request, template, context)
     patch_vary_headers(response, ["HX-Request"])
     return response
@@ -171,12 +177,11 @@ def _polls_so_far(request: HttpRequest) -> int:
         return 0
 
 
-def _open_file(photo: Photo) -> io.BufferedIOBase:
+def _open_file(photo: Photo) -> File[bytes]:
     try:
-        handle: io.BufferedIOBase = default_storage.open(photo.file_name, "rb")
+        return default_storage.open(photo.file_name, "rb")
     except FileNotFoundError as error:
         raise Http404 from error
-    return handle
 
 
 def _image_response(photo: Photo) -> HttpResponseBase:
