@@ -14,6 +14,7 @@ urlpatterns = [
     path("photos/mine/delete/", history.delete_all, name="delete-all"),
     path("photos/<uuid:photo_id>/", result.result, name="result"),
     path("photos/<uuid:photo_id>/image", result.image, name="image"),
+    path("photos/<uuid:photo_id>/thumbnail", result.thumbnail, name="thumbnail"),
     path("photos/<uuid:photo_id>/heat/<int:index>", result.heat, name="heat"),
     path("photos/<uuid:photo_id>/mien.png", result.annotated, name="annotated"),
     path("photos/<uuid:photo_id>/mien.json", result.export_json, name="export-json"),

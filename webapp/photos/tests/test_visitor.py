@@ -351,3 +351,20 @@ class TestRates:
         ]
 
         assert answers == [202, 202, 202]
+
+
+class TestThumbnail:
+    def test_it_is_small_and_keeps_the_shape(self, client: Client) -> None:
+        image = SimpleUploadedFile("l.jpg", encode(landscape().resize((1600, 1200))))
+        photo_id = client.post("/api/v1/photos", {"image": image}).json()["id"]
+
+        response = client.get(f"/photos/{photo_id}/thumbnail")
+
+        assert response["Cache-Control"] == "private, max-age=300"
+        with Image.open(io.BytesIO(response.content)) as thumbnail:
+            assert thumbnail.size == (480, 360)
+
+    def test_a_stranger_gets_none(self, client: Client) -> None:
+        photo_id = give(client)["id"]
+
+        assert Client().get(f"/photos/{photo_id}/thumbnail").status_code == 404

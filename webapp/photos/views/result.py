@@ -67,6 +67,15 @@ def image(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponseBase:
 
 
 @require_GET
+def thumbnail(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
+    with _open_file(visible_photo(request, photo_id)) as handle:
+        data = rendering.thumbnail(handle.read())
+    response = HttpResponse(data, content_type="image/jpeg")
+    response["Cache-Control"] = "private, max-age=300"
+    return response
+
+
+@require_GET
 def shared_image(request: HttpRequest, token: str) -> HttpResponseBase:
     return _image_response(get_shared_photo(token=token))
 

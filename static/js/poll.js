@@ -1,0 +1,53 @@
+// For a part of a page that htmx exchanges until it has no hx-get any more: keeps
+// asking where the site is away, and asks at once when somebody looks again.
+
+const RETRY_FIRST_MS = 500;
+const RETRY_MAX_MS = 15_000;
+
+/**
+ * @param {string} selector of the part, which htmx exchanges as a whole
+ * @param {{
+ *   onChange: (part: Element, isDone: boolean) => void,
+ *   onTrouble: (part: Element) => void,
+ * }} handlers `onTrouble` from the second failure in a row on
+ */
+export function keepAsking(selector, { onChange, onTrouble }) {
+  const current = () => document.querySelector(selector);
+  const waits = () => current().hasAttribute("hx-get");
+  let failures = 0;
+
+  function ask() {
+    if (waits()) {
+      current().dispatchEvent(new CustomEvent("retry"));
+    }
+  }
+
+  function askLater() {
+    setTimeout(ask, Math.min(RETRY_FIRST_MS * 2 ** failures, RETRY_MAX_MS));
+    failures += 1;
+    if (failures > 1) {
+      onTrouble(current());
+    }
+  }
+
+  document.addEventListener("htmx:sendError", askLater);
+  document.addEventListener("htmx:timeout", askLater);
+  document.addEventListener("htmx:responseError", (event) => {
+    if (event.detail.xhr.status === 404) {
+      // Deleted or expired meanwhile: let the site say so on a whole page.
+      location.reload();
+    } else {
+      askLater();
+    }
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    failures = 0;
+    onChange(current(), !waits());
+  });
+  // Timers sleep in a hidden tab.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) {
+      ask();
+    }
+  });
+}
