@@ -38,6 +38,7 @@ from ml.data import (
 )
 from ml.detection import FaceDetector
 from ml.duplicates import near_duplicates, thumbnails
+from ml.evaluate import read_set
 from ml.images import FORMATS, ImageRefused, decode_image, read_header
 from ml.inference import EmotionClassifier, softmax
 from ml.labels import EMOTIONS
@@ -368,24 +369,13 @@ def _expected(
 ) -> Float64Array:
     """(N, 4) probabilities by something that was not fitted on the face itself."""
     advance = progress("Reading faces", len(crops)) if progress else None
-    features, logits = [], []
-    for start in range(0, len(crops), 64):
-        part = crops[start : start + 64]
-        reading = classifier.read_crops(part)
-        features.append(reading.feature_map.mean(axis=(2, 3)))
-        logits.append(reading.logits)
-        if advance:
-            for _ in range(len(part)):
-                advance()
-    own = softmax(
-        np.concatenate(logits).astype(np.float64),
-        classifier.manifest.calibration.temperature,
-    )
+    logits, features = read_set(classifier, crops, advance)
+    own = softmax(logits, classifier.manifest.calibration.temperature)
     counts = np.bincount(labels, minlength=len(EMOTIONS))
     if judge == "model" or len(labels) < _MIN_FACES_FOR_FOLDS or counts.min() < FOLDS:
         # Too few faces to fit anything on: the classifier's own word.
         return own
-    return _out_of_fold(np.concatenate(features), labels, groups, progress)
+    return _out_of_fold(features, labels, groups, progress)
 
 
 def _out_of_fold(

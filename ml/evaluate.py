@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,9 +12,10 @@ import numpy.typing as npt
 
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, LabelSource
-from ml.inference import EmotionClassifier, softmax
+from ml.inference import MAX_BATCH, EmotionClassifier, softmax
 from ml.labels import EMOTIONS
 
+Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -116,13 +118,36 @@ def evaluate_model(
     labelled = faces.take(faces.labels(source) != NO_LABEL)
     if len(labelled) == 0:
         raise ValueError(f"no face has a {source} label")
-    logits = classifier.read_crops(labelled.crops).logits
+    logits, _ = read_set(classifier, labelled.crops)
     calibration = classifier.manifest.calibration
     return evaluate_probabilities(
         softmax(logits, calibration.temperature),
         labelled.labels(source),
         calibration.not_sure_below,
     )
+
+
+def read_set(
+    classifier: EmotionClassifier,
+    crops: npt.NDArray[np.uint8],
+    advance: Callable[[], None] | None = None,
+) -> tuple[Float32Array, Float32Array]:
+    """Logits (N, 4) and pooled features (N, C) of many faces.
+
+    Feature maps are pooled as they come: those of 200,000 faces would fill the
+    memory. ``advance`` is called once a face.
+    """
+    logits = np.empty((len(crops), len(EMOTIONS)), np.float32)
+    features = np.empty((len(crops), classifier.head_weight.shape[1]), np.float32)
+    for start in range(0, len(crops), MAX_BATCH):
+        part = slice(start, min(start + MAX_BATCH, len(crops)))
+        reading = classifier.read_crops(crops[part])
+        logits[part] = reading.logits
+        features[part] = reading.feature_map.mean(axis=(2, 3))
+        if advance:
+            for _ in range(part.start, part.stop):
+                advance()
+    return logits, features
 
 
 def confusion_matrix(labels: IntArray, predicted: npt.NDArray[Any]) -> IntArray:

@@ -17,7 +17,7 @@ from torch import nn
 from ml.calibrate import calibrate, fit_temperature, log_loss
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, LabelSource
-from ml.evaluate import evaluate_model
+from ml.evaluate import evaluate_model, read_set
 from ml.inference import (
     FEATURE_MAP_NAME,
     HEAD_BIAS_NAME,
@@ -161,10 +161,8 @@ def export_result(
         },
     )
     labelled = validation.take(validation.labels(source) != NO_LABEL)
-    logits = EmotionClassifier(manifest, data).read_crops(labelled.crops)
-    manifest = replace(
-        manifest, calibration=calibrate(logits.logits, labelled.labels(source))
-    )
+    logits, _ = read_set(EmotionClassifier(manifest, data), labelled.crops)
+    manifest = replace(manifest, calibration=calibrate(logits, labelled.labels(source)))
     classifier = EmotionClassifier(manifest, data)
     sources: tuple[LabelSource, ...] = ("consensus", "folder")
     metrics: dict[str, Any] = {

@@ -86,13 +86,17 @@ class EmotionClassifier:
 
     def read_crops(self, crops: UInt8Array) -> Reading:
         """uint8 (N, S, S, C) crops, as ``crop_face`` makes them; N may be 0."""
-        batch = normalise(crops, self.manifest.input.normalisation)
+        normalisation = self.manifest.input.normalisation
         parts = [
             self._session.run(
                 [LOGITS_NAME, FEATURE_MAP_NAME],
-                {INPUT_NAME: batch[start : start + MAX_BATCH]},
+                {
+                    INPUT_NAME: normalise(
+                        crops[start : start + MAX_BATCH], normalisation
+                    )
+                },
             )
-            for start in range(0, len(batch), MAX_BATCH)
+            for start in range(0, len(crops), MAX_BATCH)
         ]
         if not parts:
             return Reading(

@@ -11,7 +11,7 @@ import numpy as np
 from ml import figures
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, LabelSource
-from ml.evaluate import EvalReport
+from ml.evaluate import EvalReport, read_set
 from ml.inference import EmotionClassifier, softmax
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
@@ -32,10 +32,8 @@ def write_report(
     """
     labelled = faces.take(faces.labels(source) != NO_LABEL)
     labels = labelled.labels(source)
-    probabilities = softmax(
-        classifier.read_crops(labelled.crops).logits,
-        classifier.manifest.calibration.temperature,
-    )
+    logits, _ = read_set(classifier, labelled.crops)
+    probabilities = softmax(logits, classifier.manifest.calibration.temperature)
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     write_atomically(

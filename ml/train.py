@@ -271,6 +271,8 @@ def _train(
     peak = config.learning_rate * config.batch_size / 128
     for epoch in range(len(history), config.epochs):
         started = time.monotonic()
+        # Dropout draws from torch's own generator: each epoch starts it afresh.
+        torch.manual_seed(_seed_of(config.seed, epoch, world.rank))
         network.train()
         total_loss = 0.0
         batches = _batches(config, train_faces, epoch, world, local_batch, per_epoch)
@@ -402,8 +404,8 @@ def _batches(
 
     def prepare(number: int) -> Batch:
         rows = mine[number * local_batch : (number + 1) * local_batch]
-        seeds = np.random.SeedSequence((config.seed, epoch, number, world.rank))
-        generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
+        seed = _seed_of(config.seed, epoch, number, world.rank)
+        generator = torch.Generator().manual_seed(seed)
         return _prepare(config, faces, rows, generator)
 
     if config.loader_threads == 0:
@@ -417,6 +419,10 @@ def _batches(
             if number + ahead < per_epoch:
                 waiting.append(pool.submit(prepare, number + ahead))
             yield batch
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _prepare(

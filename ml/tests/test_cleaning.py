@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ml.cleaning import CleaningResult, Kind, clean
+from ml.cleaning_report import write_cleaning
+from ml.data import Layout, find_layout, load_for_training
+from ml.detection import FaceDetector
+from ml.inference import EmotionClassifier
+from ml.labels import EMOTIONS, Emotion
+from ml.manifest import InputSpec
+from ml.tests.faces import ballots_for, draw_face, write_annotations, write_dataset
+from tests.pictures import encode
+
+
+@pytest.fixture(scope="module")
+def classifier() -> EmotionClassifier:
+    return EmotionClassifier.load()
+
+
+def _files(result: CleaningResult, kind: Kind) -> set[str]:
+    return {finding.file for finding in result.findings if finding.finding is kind}
+
+
+def _weights(result: CleaningResult) -> dict[str, float]:
+    return {row.file: row.weight for row in result.rows}
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Layout:
+    """Drawn faces, and one of everything that is wrong."""
+    root = write_dataset(tmp_path / "data", 4)
+    sad = root / "train" / "sad"
+    (sad / "cut.jpg").write_bytes(encode(Image.new("L", (48, 48), 9), "JPEG")[:150])
+    (sad / "empty.png").write_bytes(b"")
+    (sad / "notes.txt").write_text("no picture")
+    (sad / "called.jpg").write_bytes((sad / "000.png").read_bytes())
+    Image.new("L", (48, 48), 128).save(sad / "flat.png")
+    copied = (root / "test" / "happy" / "000.png").read_bytes()
+    (root / "train" / "happy" / "leak.png").write_bytes(copied)
+    (root / "train" / "neutral" / "other.png").write_bytes(
+        (root / "train" / "surprise" / "001.png").read_bytes()
+    )
+    noise = np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8)
+    Image.fromarray(noise).save(root / "train" / "neutral" / "noise.png")
+    return find_layout(root)
+
+
+def test_each_kind_of_mess_is_found_and_weighed(
+    messy: Layout, classifier: EmotionClassifier
+) -> None:
+    result = clean(messy, classifier, FaceDetector(), judge="model")
+    weights = _weights(result)
+    assert _files(result, Kind.UNREADABLE) == {
+        "train/sad/cut.jpg",
+        "train/sad/empty.png",
+    }
+    assert _files(result, Kind.WRONG_FORMAT) == {
+        "train/sad/notes.txt",
+        "train/sad/called.jpg",
+    }
+    assert _files(result, Kind.FLAT) == {"train/sad/flat.png"}
+    assert "train/neutral/noise.png" in _files(result, Kind.NO_FACE)
+    assert {"train/happy/leak.png", "test/happy/000.png"} <= _files(
+        result, Kind.EXACT_DUPLICATE
+    )
+    assert _files(result, Kind.CONTRADICTING_DUPLICATE) == {
+        "train/neutral/other.png",
+        "train/surprise/001.png",
+    }
+    for name in ("cut.jpg", "empty.png", "notes.txt", "flat.png"):
+        assert weights[f"train/sad/{name}"] == 0
+    assert weights["train/happy/leak.png"] == 0
+    assert weights["test/happy/000.png"] == 1
+    pair = [weights["train/neutral/other.png"], weights["train/surprise/001.png"]]
+    assert sorted(pair) == [0, 1]
+
+
+def test_nothing_of_the_users_is_touched_and_the_manifest_trains(
+    messy: Layout, classifier: EmotionClassifier, tmp_path: Path
+) -> None:
+    def digest() -> dict[str, str]:
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in messy.images.rglob("*")
+            if path.is_file()
+        }
+
+    before = digest()
+    result = clean(messy, classifier, None, judge="model")
+    out = tmp_path / "out"
+    write_cleaning(out, result)
+    assert digest() == before
+    listed = json.loads((out / "report.json").read_text())
+    assert all(set(row) == {"file", "finding", "detail"} for row in listed)
+    assert "No file was changed" in (out / "report.md").read_text()
+    page = (out / "gallery.html").read_text()
+    assert "data:image/png;base64," in page
+    with (out / "cleaned.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 4 * 3 * 4 + 8
+    train, _ = load_for_training(messy, InputSpec(), manifest=out / "cleaned.csv")
+    assert set(train.files) == {
+        row["file"]
+        for row in rows
+        if row["split"] == "train" and float(row["weight"]) > 0
+    }
+    assert train.targets.shape[1] == len(EMOTIONS)
+
+
+def test_votes_decide_where_there_are_any(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    write_dataset(tmp_path)
+    neutral, nothing = Emotion.NEUTRAL.position, 9
+    write_annotations(
+        tmp_path,
+        {
+            "train/sad/000.png": ballots_for(neutral, 8),
+            "train/sad/001.png": ballots_for(Emotion.SAD.position, 9),
+            "train/sad/002.png": ballots_for(nothing, 9),
+        },
+    )
+    result = clean(find_layout(tmp_path), classifier, None)
+    assert _files(result, Kind.VOTES_DISAGREE) == {"train/sad/000.png"}
+    rows = {row.file: row for row in result.rows}
+    assert rows["train/sad/000.png"].shares[neutral] == 1
+    assert rows["train/sad/000.png"].weight == pytest.approx(0.8)
+    assert rows["train/sad/002.png"].weight == 0
+    blind = clean(find_layout(tmp_path), classifier, None, use_votes=False)
+    assert not _files(blind, Kind.VOTES_DISAGREE)
+
+
+def test_wrong_labels_are_found_without_votes(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, {"train": 30, "validation": 5, "test": 5})
+    generator = np.random.default_rng(7)
+    planted = set()
+    for number in range(6):
+        name = f"planted{number}.png"
+        draw_face(Emotion.HAPPY, generator).save(root / "train" / "surprise" / name)
+        planted.add(f"train/surprise/{name}")
+    result = clean(find_layout(root), classifier, None, judge="folds")
+    found = _files(result, Kind.SUSPECT_LABEL)
+    assert len(planted & found) >= 2
+    order = np.argsort(-result.suspicion)
+    first = {result.faces.files[i] for i in order[:12]}
+    assert len(planted & first) >= 4

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from ml.cli import main
+from ml.labels import EMOTIONS, Emotion
+from ml.tests.faces import ballots_for, draw_face, write_annotations, write_dataset
+from tests.pictures import encode, hopper, landscape
+
+ROOT = Path(__file__).parents[2]
+
+
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def ml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """``python -m ml`` in this process: torch need not be imported each time."""
+    monkeypatch.delenv("FER_DATASET_DIR", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str | Path, code: int = 0) -> Done:
+        monkeypatch.setattr(sys, "argv", ["ml", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written = capsys.readouterr()
+        assert (ended.value.code or 0) == code, written.err
+        return Done(written.out, written.err)
+
+    return run
+
+
+def test_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ml", "evaluate", "--data", "nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "nowhere is no folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_predict_prints_one_object_a_file(ml: Command, tmp_path: Path) -> None:
+    person, field, text = tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.jpg"
+    person.write_bytes(encode(hopper()))
+    field.write_bytes(encode(landscape(), "PNG"))
+    text.write_text("no picture")
+    missing = tmp_path / "d.jpg"
+    done = ml("predict", person, field, text, missing, "--json", code=1)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["file"] for answer in answers] == [
+        str(path) for path in (person, field, text, missing)
+    ]
+    (face,) = answers[0]["faces"]
+    assert set(face["box"]) == {"x", "y", "width", "height"}
+    assert list(face["probabilities"]) == list(EMOTIONS)
+    assert sum(face["probabilities"].values()) == pytest.approx(1)
+    assert face["label"] in list(EMOTIONS)
+    assert face["assumed"] is False
+    assert answers[1]["faces"] == []
+    assert answers[2]["error"]["code"] == "unsupported_format"
+    assert answers[3]["error"]["code"] == "unreadable"
+
+
+def test_predict_takes_a_file_as_one_face(ml: Command, tmp_path: Path) -> None:
+    path = tmp_path / "face.png"
+    draw_face(Emotion.SAD, np.random.default_rng(0)).save(path)
+    answer = json.loads(ml("predict", path, "--face", "--json").stdout)
+    (face,) = answer["faces"]
+    assert face["box"] == {"x": 0, "y": 0, "width": 48, "height": 48}
+    assert face["assumed"] is True
+    assert str(path) in ml("predict", path, "--face").stdout
+
+
+def test_evaluate_prints_one_object(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", 5)
+    out = tmp_path / "report"
+    done = ml("evaluate", "--data", root, "--split", "test", "--json", "--out", out)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["n"] == 20
+    assert set(answer["per_class"]["sad"]) == {"precision", "recall", "f1", "support"}
+    assert np.array(answer["confusion"]).shape == (4, 4)
+    assert 0 <= answer["intervals"]["accuracy"][0] <= answer["accuracy"] <= 1
+    assert {"macro_f1", "ece", "coverage"} <= set(answer)
+    assert answer["labels"] == "folder"
+    assert (out / "confusion.png").stat().st_size > 1000
+    assert (out / "reliability.png").exists()
+    assert json.loads((out / "report.json").read_text())["n"] == 20
+
+
+def test_evaluate_uses_consensus_where_there_are_votes(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path, 2)
+    write_annotations(
+        root, {f"test/sad/00{i}.png": ballots_for(3, 10 - 5 * i) for i in (0, 1)}
+    )
+    told = json.loads(ml("evaluate", "--data", root, "--json").stdout)
+    assert (told["labels"], told["n"]) == ("consensus", 7)
+    folder = ("--labels", "folder")
+    told = json.loads(ml("evaluate", "--data", root, "--json", *folder).stdout)
+    assert (told["labels"], told["n"]) == ("folder", 8)
+
+
+def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", {"train": 8, "validation": 3, "test": 3})
+    run, model = tmp_path / "run", tmp_path / "model.onnx"
+    options = ("--architecture", "base", "--batch-size", "8", "--threads", "1")
+    arguments = ("train", "--data", root, "--run", run, "--epochs", "2", *options)
+    ml(*arguments)
+    assert (run / "curves.png").exists()
+    assert len(json.loads((run / "history.json").read_text())) == 2
+    again = ml(*arguments)
+    assert "epoch" not in again.stderr.replace("Epochs", "")
+    exported = ("--out", model, "--version", "mine")
+    ml("export", "--data", root, "--run", run, *exported)
+    done = ml("evaluate", "--data", root, "--model", model, "--json")
+    assert json.loads(done.stdout)["model_version"] == "mine"
+    changed = ("--epochs", "3", *options)
+    done = ml("train", "--data", root, "--run", run, *changed, code=2)
+    assert "another config" in done.stderr
+
+
+def test_clean_and_eda_leave_their_files(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data")
+    (root / "train" / "sad" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    out, page = tmp_path / "clean", tmp_path / "eda"
+    ml("clean", "--data", root, "--out", out)
+    listed = json.loads((out / "report.json").read_text())
+    assert {"file": "train/sad/broken.jpg", "finding": "unreadable"}.items() <= next(
+        row for row in listed if row["file"].endswith("broken.jpg")
+    ).items()
+    ml("eda", "--data", root, "--out", page)
+    summary = json.loads((page / "summary.json").read_text())
+    assert summary["counts"]["train"] == dict.fromkeys(EMOTIONS, 3)
+    assert summary["sizes"] == {"48 x 48": 36}
+    assert "mean_faces.png" in (page / "index.html").read_text()
+    done = ml("eda", "--data", root, "--out", root / "train" / "x", code=2)
+    assert "inside the data set" in done.stderr
+
+
+def test_compare_writes_one_table_and_goes_on_where_it_stopped(
+    ml: Command,
+    tmp_path: Path,
+) -> None:
+    root = write_dataset(tmp_path / "data", {"train": 40, "validation": 3, "test": 3})
+    out = tmp_path / "compare"
+    some = ("--only", "base-grey", "--only", "base-rgb", "--budget-minutes", "0.02")
+    arguments = ("compare", "--data", root, "--out", out, *some, "--threads", "1")
+    first = ml(*arguments)
+    assert first.stdout.count("| base-") == 2
+    assert (out / "accuracy.png").exists()
+    assert (out / "confusion-base-rgb.png").exists()
+    again = ml(*arguments)
+    assert "base-grey: done before" in again.stderr
+    assert again.stdout == first.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "--data", "nowhere"), "is no folder"),
+        (("clean", "--data", "ml"), "has no folder train"),
+        (("predict", "x.jpg", "--model", "nowhere.onnx"), "nowhere.json cannot"),
+        (("export", "--data", ".", "--run", "r"), "Missing option"),
+        (("compare", "--data", "{data}", "--only", "alexnet"), "Choose from base-grey"),
+        (("compare", "--data", "{data}", "--pretrained", "x"), "vgg16=FILE"),
+        (
+            ("train", "--data", "{data}", "--run", "r", "--architecture", "alexnet"),
+            "unknown network 'alexnet'",
+        ),
+        (
+            ("train", "--data", "{data}", "--run", "r", "--precision", "int1"),
+            "unknown precision",
+        ),
+    ],
+)
+def test_mistakes_end_with_a_sentence(
+    ml: Command, arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 1)
+    filled = [argument.replace("{data}", str(root)) for argument in arguments]
+    assert message in ml(*filled, code=2).stderr

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ml.images import (
+    ImageAnimated,
+    ImageDamaged,
+    ImageEmpty,
+    ImageRefused,
+    ImageTooLarge,
+    ImageTooSmall,
+    ImageUnsupported,
+    decode_image,
+    encode_jpeg,
+    read_header,
+)
+from tests.pictures import astronaut, encode
+
+HEIC = Path(__file__).parents[2] / "tests" / "data" / "red_left_blue_right_turned.heic"
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checked = kind + body
+        return (
+            struct.pack(">I", len(body))
+            + checked
+            + struct.pack(">I", zlib.crc32(checked))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
+
+
+def _animation(image_format: str, frames: int) -> bytes:
+    pictures = [Image.new("RGB", (32, 32), (i % 256, 0, 0)) for i in range(frames)]
+    return encode(pictures[0], image_format, save_all=True, append_images=pictures[1:])
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (b"", ImageEmpty),
+        (b"this is no picture\n" * 50, ImageUnsupported),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ImageUnsupported),
+        (b"%PDF-1.7\n", ImageUnsupported),
+        (encode(astronaut(), "GIF"), ImageUnsupported),
+        (encode(astronaut())[:9000], ImageDamaged),
+        (encode(astronaut(), "PNG")[:9000], ImageDamaged),
+        (_png_header(65_535, 65_535), ImageTooLarge),
+        (b"\xff\xd8\xff" + bytes(11 * 1024 * 1024), ImageTooLarge),
+        (encode(Image.new("L", (400, 3)), "PNG"), ImageTooSmall),
+        (_animation("PNG", 1000), ImageAnimated),
+        (_animation("WEBP", 1000), ImageAnimated),
+    ],
+    ids=range(12),
+)
+def test_what_is_no_usable_picture_is_refused_quickly(
+    data: bytes, refusal: type[ImageRefused]
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(refusal) as refused:
+        decode_image(data)
+    assert time.monotonic() - started < 1
+    assert type(refused.value) is refusal
+    assert str(refused.value).endswith(".")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_promised_formats_are_decoded(image_format: str) -> None:
+    decoded = decode_image(encode(astronaut(), image_format))
+    assert decoded.pixels.mode == "RGB"
+    assert (decoded.width_px, decoded.height_px) == (512, 512)
+    wanted = np.asarray(astronaut(), float)
+    assert np.abs(np.asarray(decoded.pixels, float) - wanted).mean() < 6
+
+
+def test_heic_is_decoded_upright() -> None:
+    decoded = decode_image(HEIC.read_bytes())
+    assert decoded.format == "HEIF"
+    assert decoded.pixels.size == (80, 120)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "1"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    image_format = "JPEG" if mode == "CMYK" else "PNG"
+    decoded = decode_image(encode(astronaut().convert(mode), image_format))
+    assert decoded.pixels.mode == "RGB"
+    grey = np.asarray(decoded.pixels.convert("L"), float).mean()
+    assert grey == pytest.approx(np.asarray(astronaut().convert("L")).mean(), abs=8)
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    wide = np.asarray(astronaut().convert("L")).astype(np.uint16) * 257
+    decoded = decode_image(encode(Image.fromarray(wide), "PNG"))
+    wanted = np.asarray(astronaut().convert("L"))
+    assert np.abs(np.asarray(decoded.pixels)[:, :, 0].astype(int) - wanted).max() <= 1
+
+
+def test_orientation_is_applied_and_gone() -> None:
+    wide = Image.new("RGB", (200, 100), "blue")
+    wide.paste("red", (0, 0, 100, 100))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "a camera"
+    decoded = decode_image(encode(wide, exif=exif))
+    assert (decoded.width_px, decoded.height_px) == (100, 200)
+    assert decoded.pixels.getpixel((50, 20))[0] > 200  # type: ignore[index]
+    assert not decoded.pixels.info
+    kept = Image.open(io.BytesIO(encode_jpeg(decoded.pixels)))
+    assert not kept.getexif()
+    assert b"a camera" not in encode_jpeg(decoded.pixels)
+
+
+def test_reduction_keeps_the_aspect_and_remembers_the_size() -> None:
+    decoded = decode_image(encode(astronaut().resize((1000, 500))), max_side_px=200)
+    assert decoded.pixels.size == (200, 100)
+    assert (decoded.width_px, decoded.height_px) == (1000, 500)
+
+
+def test_header_is_read_without_pixels() -> None:
+    header = read_header(_png_header(9000, 7000))
+    assert header is not None
+    assert (header.format, header.mode, header.width_px) == ("PNG", "RGB", 9000)
+    assert read_header(b"no picture") is None
+    assert read_header(encode(astronaut(), "GIF")) is None

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from ml.detection import FaceDetector
+from ml.inference import (
+    HEAD_BIAS_NAME,
+    MAX_BATCH,
+    EmotionClassifier,
+    softmax,
+)
+from ml.labels import Emotion
+from ml.manifest import (
+    InputSpec,
+    ModelFileError,
+    ModelManifest,
+    sha256_of,
+)
+from ml.models import ModelConfig, build_network
+from ml.preprocessing import crop_faces
+from ml.tests.faces import draw_set
+from tests.pictures import astronaut
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> EmotionClassifier:
+    return EmotionClassifier.load()
+
+
+def _manifest_of(data: bytes, spec: InputSpec | None = None) -> ModelManifest:
+    return ModelManifest(
+        version="made",
+        architecture="made",
+        sha256=sha256_of(data),
+        size_bytes=len(data),
+        created_at="2020-01-01T00:00:00+00:00",
+        input=spec or InputSpec(),
+    )
+
+
+def test_a_smile_is_read_as_happy(shipped: EmotionClassifier) -> None:
+    photo = astronaut()
+    reading = shipped.read(photo, FaceDetector().detect(photo).faces)
+    (scores,) = reading.scores
+    assert scores.label is Emotion.HAPPY
+    assert sum(scores.probabilities) == pytest.approx(1)
+    assert not scores.not_sure
+
+
+def test_batches_give_what_single_faces_give(shipped: EmotionClassifier) -> None:
+    crops = np.repeat(draw_set(5).crops, 4, axis=0)
+    assert len(crops) > MAX_BATCH
+    together = shipped.read_crops(crops)
+    for i in (0, 33, 79):
+        alone = shipped.read_crops(crops[i : i + 1])
+        assert np.allclose(alone.logits[0], together.logits[i], atol=1e-4)
+    empty = shipped.read_crops(crops[:0])
+    assert (empty.logits.shape, empty.scores) == ((0, 4), ())
+
+
+def test_class_activation_averages_to_the_logits_of_the_face_itself(
+    shipped: EmotionClassifier,
+) -> None:
+    crops = draw_set(3).crops
+    reading = shipped.read_crops(crops)
+    maps = shipped.class_activation(reading.feature_map)
+    logits = maps.mean(axis=(2, 3)) + shipped.head_bias
+    mirrored = shipped.read_crops(np.ascontiguousarray(crops[:, :, ::-1]))
+    other = shipped.class_activation(mirrored.feature_map).mean(axis=(2, 3))
+    both = (logits + other + shipped.head_bias) / 2
+    folded = bool(shipped.manifest.training["flip_folded"])
+    wanted = both if folded else logits
+    assert np.allclose(wanted, reading.logits, atol=1e-3)
+
+
+def test_turning_a_face_over_changes_nothing_where_the_flip_is_folded(
+    shipped: EmotionClassifier,
+) -> None:
+    from ml.export import to_onnx
+
+    data = to_onnx(build_network(ModelConfig("base")).eval(), InputSpec(), flip=True)
+    classifier = EmotionClassifier(_manifest_of(data), data)
+    crops = draw_set(2).crops
+    first = classifier.read_crops(crops).logits
+    second = classifier.read_crops(np.ascontiguousarray(crops[:, :, ::-1])).logits
+    assert np.allclose(first, second, atol=1e-4)
+
+
+def test_not_sure_follows_the_manifests_bound(shipped: EmotionClassifier) -> None:
+    manifest = shipped.manifest
+    calibration = replace(manifest.calibration, temperature=1.0, not_sure_below=0.6)
+    strict = EmotionClassifier(
+        replace(manifest, calibration=calibration),
+        (ROOT / "ml" / "weights" / "champion.onnx").read_bytes(),
+    )
+    logits = np.log(np.array([[0.59, 0.21, 0.1, 0.1], [0.61, 0.19, 0.1, 0.1]]))
+    sure = [scores.not_sure for scores in strict.scores(logits.astype(np.float32))]
+    assert sure == [True, False]
+
+
+def test_softmax_stands_large_logits() -> None:
+    rows = softmax(np.array([[1e4, 0, 0, -1e4]], np.float32))
+    assert rows[0].tolist() == [1, 0, 0, 0]
+
+
+def test_files_that_break_the_contract_are_refused(
+    shipped: EmotionClassifier,
+) -> None:
+    data = (ROOT / "ml" / "weights" / "champion.onnx").read_bytes()
+
+    def refused(changed: bytes, message: str, spec: InputSpec | None = None) -> None:
+        with pytest.raises(ModelFileError, match=message):
+            EmotionClassifier(_manifest_of(changed, spec), changed)
+
+    refused(b"no model", "no ONNX model")
+    refused(data, "model input is", InputSpec(size_px=64))
+    model = onnx.load_model_from_string(data)
+    for tensor in model.graph.initializer:
+        if tensor.name == HEAD_BIAS_NAME:
+            tensor.name = "other"
+    refused(model.SerializeToString(), "has no tensor 'head.bias'")
+    outside = onnx.load_model_from_string(data)
+    outside.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    refused(outside.SerializeToString(), "outside its file")
+
+
+def test_what_serves_never_imports_torch() -> None:
+    code = (
+        "import sys\n"
+        "import ml.cli, ml.predict, ml.evaluate, ml.calibrate, ml.quality, ml.gate\n"
+        "from ml.inference import EmotionClassifier\n"
+        "EmotionClassifier.load()\n"
+        "heavy = {'torch', 'torchvision', 'sklearn', 'cleanlab', 'django'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_one_module_knows_torchvision() -> None:
+    knowing = {
+        path.name
+        for path in (ROOT / "ml").rglob("*.py")
+        if "tests" not in path.parts
+        and any(
+            line.strip().startswith(("import torchvision", "from torchvision"))
+            for line in path.read_text().splitlines()
+        )
+    }
+    assert knowing == {"vision.py"}
+
+
+def test_crops_of_a_photo_are_those_of_the_shared_room(
+    shipped: EmotionClassifier,
+) -> None:
+    photo = astronaut()
+    faces = FaceDetector().detect(photo).faces
+    crops = crop_faces(photo, faces, shipped.manifest.input)
+    assert np.array_equal(
+        shipped.read(photo, faces).logits, shipped.read_crops(crops).logits
+    )

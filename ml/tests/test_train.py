@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ml.export import export_result
+from ml.inference import EmotionClassifier
+from ml.models import ModelConfig
+from ml.tests.faces import draw_set
+from ml.train import (
+    CHECKPOINT_FILE,
+    EpochRecord,
+    TrainConfig,
+    TrainingError,
+    config_from_dict,
+    load_result,
+    soft_loss,
+    train,
+)
+
+TINY = TrainConfig(
+    model=ModelConfig(outputs=10, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1)),
+    epochs=2,
+    batch_size=16,
+    warmup_epochs=0.5,
+    ema_decay=0.9,
+    device="cpu",
+    precision="fp32",
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_drawn_faces_are_learnt_exported_and_read(tmp_path: Path) -> None:
+    config = replace(
+        TINY,
+        epochs=8,
+        learning_rate=1.0,
+        augmentation=None,
+        mixup_share=0.0,
+        cutmix_share=0.0,
+    )
+    faces, validation = draw_set(60, votes=True), draw_set(10, 1, votes=True)
+    seen: list[EpochRecord] = []
+    result = train(config, faces, validation, tmp_path, on_epoch=seen.append)
+    assert result.finished
+    assert [record.epoch for record in seen] == list(range(1, 9))
+    path = tmp_path / "model.onnx"
+    test = draw_set(20, 2, votes=True)
+    manifest = export_result(
+        result, path, validation, version="tiny", measured_on={"test": test}
+    )
+    assert manifest.metrics["test"]["consensus"]["accuracy"] > 0.9
+    reading = EmotionClassifier.load(path).read_crops(test.crops)
+    correct = reading.logits.argmax(axis=1) == test.folder_labels
+    assert correct.mean() == manifest.metrics["test"]["consensus"]["accuracy"]
+
+
+def test_stopped_run_ends_where_the_unbroken_one_does(tmp_path: Path) -> None:
+    faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
+    whole = train(TINY, faces, validation, tmp_path / "whole")
+    half = train(TINY, faces, validation, tmp_path / "halves", stop=lambda: True)
+    assert not half.finished
+    resumed = train(TINY, faces, validation, tmp_path / "halves")
+    assert resumed.finished
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_same_seed_gives_the_same_numbers_whoever_prepares_batches(
+    tmp_path: Path,
+) -> None:
+    faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
+    losses = [
+        train(
+            replace(TINY, loader_threads=threads, seed=seed),
+            faces,
+            validation,
+            tmp_path / f"{threads}-{seed}",
+        )
+        .history[-1]
+        .train_loss
+        for threads, seed in ((0, 0), (2, 0), (0, 1))
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_run_of_another_config_is_not_overwritten(tmp_path: Path) -> None:
+    faces, validation = draw_set(6, votes=True), draw_set(2, 1, votes=True)
+    train(TINY, faces, validation, tmp_path)
+    with pytest.raises(TrainingError, match="another config"):
+        train(replace(TINY, seed=5), faces, validation, tmp_path)
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"no checkpoint")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        load_result(tmp_path)
+    with pytest.raises(TrainingError, match="Train first"):
+        load_result(tmp_path / "nowhere")
+
+
+def test_checkpoint_holds_nothing_but_tensors_and_text(tmp_path: Path) -> None:
+    faces, validation = draw_set(6, votes=True), draw_set(2, 1, votes=True)
+    train(TINY, faces, validation, tmp_path)
+    saved = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)
+    assert config_from_dict(json.loads(saved["config"])) == TINY
+    assert load_result(tmp_path).config == TINY
+
+
+def test_short_epochs_and_bf16_train_as_well(tmp_path: Path) -> None:
+    config = replace(TINY, faces_per_epoch=32, precision="bf16", label_smoothing=0.1)
+    done: list[tuple[int, int]] = []
+    train(
+        config,
+        draw_set(20, votes=True),
+        draw_set(2, 1, votes=True),
+        tmp_path,
+        on_batch=lambda number, total: done.append((number, total)),
+    )
+    assert done == [(1, 2), (2, 2)] * 2
+
+
+def test_data_that_does_not_fit_the_config_is_refused(tmp_path: Path) -> None:
+    votes, folders = draw_set(4, votes=True), draw_set(4)
+    with pytest.raises(TrainingError, match="4 targets a face, the config 10"):
+        train(TINY, folders, folders, tmp_path)
+    with pytest.raises(TrainingError, match="at least two faces"):
+        train(TINY, votes.take(np.arange(1)), votes, tmp_path)
+    colour = draw_set(4, channels=3, votes=True)
+    with pytest.raises(TrainingError, match="differ in channels"):
+        train(TINY, colour, colour, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    faces = draw_set(4, votes=True)
+    with pytest.raises(TrainingError, match="No GPU"):
+        train(replace(TINY, device="cuda"), faces, faces, tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_takes_the_same_path(tmp_path: Path) -> None:
+    faces = draw_set(12, votes=True)
+    config = replace(TINY, device="auto", precision="auto")
+    assert train(config, faces, faces, tmp_path).finished
+
+
+def test_several_processes_train_one_network(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "torch.set_num_threads(1)\n"
+        "from ml.tests.faces import draw_set\n"
+        "from ml.tests.test_train import TINY\n"
+        "from ml.train import train\n"
+        "faces = draw_set(12, votes=True)\n"
+        "train(TINY, faces, faces, Path(sys.argv[1]))\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", "2", str(script), str(tmp_path / "run")),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_result(tmp_path / "run").finished
+
+
+def test_loss_is_least_where_the_votes_are_met() -> None:
+    targets = torch.tensor([[0.6, 0.1, 0.1, 0.1, 0.1]])
+    weights = torch.ones(1)
+    met = soft_loss(targets.log(), targets, weights)
+    missed = soft_loss(torch.zeros(1, 5), targets, weights)
+    assert met < missed
+    entropy = -(targets * targets.log()).sum()
+    assert soft_loss(targets.log(), targets, weights, 0.0) == pytest.approx(
+        float(entropy), abs=1e-6
+    )
+
+
+def test_faces_without_weight_do_not_count() -> None:
+    logits = torch.randn(2, 4)
+    targets = torch.eye(4)[:2]
+    both = soft_loss(logits, targets, torch.tensor([1.0, 0.0]))
+    assert both == pytest.approx(
+        float(soft_loss(logits[:1], targets[:1], torch.ones(1)))
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"ema_decay": 1.0}, {"mixup_share": 0.9, "cutmix_share": 0.2}],
+)
+def test_contradicting_configs_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        replace(TINY, **change)  # type: ignore[arg-type]
