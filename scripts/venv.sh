@@ -39,7 +39,7 @@ fi
 
 if ! cmp -s requirements.txt "$installed"; then
     say "installing what requirements.txt pins; the first time takes some minutes"
-    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet \
+    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check -qq \
         --requirement requirements.txt; then
         say "The installation failed; the lines above say why. Is this machine online?"
         exit 1

@@ -247,6 +247,7 @@ class Supervisor:
 
     async def _start_and_watch(self) -> None:
         started_at = time.monotonic()
+        has_terminal = sys.stdout.isatty()
         environment = await self._start_broker()
         greeting = await self._bootstrap(environment)
         for service in _services(environment, self.listener.fileno()):
@@ -259,7 +260,6 @@ class Supervisor:
             # Passwords: for the person in front of the screen.
             self.log.line("mien", f"  {line}", keep=False)
         self.log.line("mien", f"its data is in {self.home}; Ctrl-C stops everything")
-        has_terminal = sys.stdout.isatty()
         # A hang-up reaches the leader of the session alone, which may be make, and
         # make waits for us.
         while sys.stdout.isatty() or not has_terminal:

@@ -1,0 +1,185 @@
+"""The whole site as ``make run`` starts it, on a free port and a home of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+START_LIMIT_SECONDS = 120.0
+STOP_LIMIT_SECONDS = 40.0
+
+
+def environment(home: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """That of a new shell: no ``MIEN_`` variable of the test session's own."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MIEN_") and name != "DJANGO_SETTINGS_MODULE"
+    }
+    return {**kept, "MIEN_HOME": str(home), "PORT": "0", **given}
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Everything that runs on this home, whoever started it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MIEN_HOME") != str(home):
+                continue
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+class Stack:
+    """Use as a context manager: up inside, gone afterwards."""
+
+    def __init__(
+        self,
+        home: Path,
+        given: Mapping[str, str] | None = None,
+        command: tuple[str, ...] = (sys.executable, "-m", "webapp.config.embedded"),
+    ) -> None:
+        self.home = home
+        self.environment = environment(home, given or {})
+        self.output_path = home.parent / f"{home.name}.output"
+        self._command = command
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        with self.output_path.open("wb") as output:
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self.port = int(self.wait_for(r"http://127\.0\.0\.1:(\d+)/")[1])
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, pattern: str, seconds: float = START_LIMIT_SECONDS) -> re.Match:
+        """Wait until the output matches."""
+        deadline = time.monotonic() + seconds
+        while True:
+            ended = self.process.poll() is not None
+            found = re.search(pattern, self.output)
+            if found:
+                return found
+            if ended or time.monotonic() > deadline:
+                raise AssertionError(f"no {pattern!r} in the output:\n{self.output}")
+            time.sleep(0.05)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ask the supervisor to end; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"it did not stop:\n{self.output}") from None
+
+    def service(self, name: str) -> psutil.Process:
+        """The main process of a service. Raises ``LookupError`` while it is down."""
+        words = {
+            "broker": "valkey",
+            "web": "gunicorn",
+            "inference": "inference@",
+            "training": "training@",
+            "beat": " beat ",
+        }
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                if words[name] in " ".join(child.cmdline()):
+                    return child
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        raise LookupError(f"{name} does not run")
+
+    def manage(self, *words: str) -> str:
+        """What ``manage.py`` prints beside the running site."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env={**self.environment, "MIEN_DEMO": "1"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, kind: str = ""
+    ) -> tuple[int, Any]:
+        """Status and JSON (or text) of one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            headers = {"Content-Type": kind} if kind else {}
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            data = response.read()
+        finally:
+            connection.close()
+        if response.headers.get_content_type() == "application/json":
+            return response.status, json.loads(data)
+        return response.status, data.decode()
+
+    def upload(self, image: bytes) -> str:
+        """Give a photo; the path of its result."""
+        boundary = uuid.uuid4().hex
+        head = (
+            f"--{boundary}\r\n"
+            'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n"
+        )
+        body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
+        status, photo = self.request(
+            "POST", "/api/v1/photos", body, f"multipart/form-data; boundary={boundary}"
+        )
+        assert status == 202, photo
+        return f"/api/v1/photos/{photo['id']}?secret={photo['secret']}"
+
+    def result(self, path: str, seconds: float = 60.0) -> dict[str, Any]:
+        """The photo at ``path`` once nothing more will happen to it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status, photo = self.request("GET", path)
+            assert status == 200, photo
+            if photo["status"] in ("done", "failed"):
+                return dict(photo)
+            assert time.monotonic() < deadline, photo
+            time.sleep(0.01)

@@ -1,0 +1,263 @@
+"""``make run`` as a person meets it: it starts, answers, survives and ends whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pictures import astronaut, encode
+from tests.stack import ROOT, STOP_LIMIT_SECONDS, Stack, environment, processes_of
+
+SUPERVISOR = [sys.executable, "-m", "webapp.config.embedded"]
+SERVICES = ("broker", "web", "inference", "training", "beat")
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """One home for all: what an earlier start left behind is part of the story.
+
+    Its path is too long for a socket, as that of a deep home folder may be.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mien-run-"))
+    home = folder / ("deep" * 25)
+    yield home
+    left = processes_of(home)
+    for process in left:
+        process.kill()
+    shutil.rmtree(folder)
+    assert not left
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    return encode(astronaut().resize((256, 256)))
+
+
+def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def refusal_of(given: dict[str, str], home: Path) -> str:
+    """What a start says that must fail."""
+    result = subprocess.run(
+        SUPERVISOR,
+        cwd=ROOT,
+        env=environment(home, given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_photo_goes_in_and_its_face_comes_back(home: Path, image: bytes) -> None:
+    with Stack(home) as stack:
+        photo = stack.result(stack.upload(image))
+        assert stack.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in stack.output
+
+    assert photo["status"] == "done"
+    assert len(photo["faces"]) == 1
+    assert sum(photo["faces"][0]["probabilities"].values()) == pytest.approx(
+        1, abs=1e-3
+    )
+    assert processes_of(home) == []
+
+
+def test_second_start_finds_nothing_to_prepare(home: Path) -> None:
+    with Stack(home) as stack:
+        assert "Collecting static files" not in stack.output
+        assert "Bringing the database" not in stack.output
+        assert "annotator: ada, password" in stack.output
+
+    log = (home / "log" / "mien.log").read_text(encoding="utf-8")
+    assert "Collecting static files" in log
+    assert "password" not in log
+
+
+def test_killed_child_is_started_again(home: Path, image: bytes) -> None:
+    with Stack(home) as stack:
+        eventually(lambda: all(stack.service(name) for name in SERVICES))
+        before = {name: stack.service(name).pid for name in SERVICES}
+        for name in SERVICES:
+            psutil.Process(before[name]).kill()
+
+        for name in SERVICES:
+            stack.wait_for(rf"{name} ended \(SIGKILL\), starting it again in 0\.5 s")
+
+        # Nobody is turned away meanwhile: the socket is still there.
+        assert stack.request("GET", "/livez") == (200, "ok\n")
+        assert stack.result(stack.upload(image))["status"] == "done"
+        assert all(stack.service(name).pid != before[name] for name in SERVICES)
+
+
+def test_photo_outlives_the_supervisor_that_was_killed(
+    home: Path, image: bytes
+) -> None:
+    with Stack(home) as stack:
+        path = stack.upload(image)
+        stack.process.kill()
+        stack.process.wait()
+        eventually(lambda: processes_of(home) == [], seconds=5)
+
+    with Stack(home) as stack:
+        assert stack.result(path)["status"] == "done"
+
+
+def test_killed_guard_is_replaced(home: Path) -> None:
+    with Stack(home) as stack:
+        guard = next(
+            child
+            for child in psutil.Process(stack.process.pid).children()
+            if "killpg" in " ".join(child.cmdline())
+        )
+        guard.kill()
+        eventually(lambda: not guard.is_running() or guard.status() == "zombie")
+        time.sleep(2)
+        stack.process.kill()
+        stack.process.wait()
+        eventually(lambda: processes_of(home) == [], seconds=5)
+
+
+def test_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        said = refusal_of({"PORT": str(port)}, tmp_path / "home")
+
+    assert f"Port {port} is taken" in said
+    assert f"make run PORT={port + 1}" in said
+    assert not (tmp_path / "home" / "broker").exists()
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "70000"])
+def test_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+    assert "is no port" in refusal_of({"PORT": port}, tmp_path)
+
+
+def test_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.touch()
+
+    assert "Choose another folder" in refusal_of({}, home)
+
+
+def test_broker_from_elsewhere_needs_a_cache(tmp_path: Path) -> None:
+    given = {"MIEN_BROKER_URL": "redis://127.0.0.1:1/0"}
+
+    assert "Set MIEN_CACHE_URL" in refusal_of(given, tmp_path)
+    assert processes_of(tmp_path) == []
+
+
+def test_second_one_on_the_same_data_is_refused(home: Path) -> None:
+    with Stack(home) as stack:
+        said = refusal_of({}, home)
+
+        assert f"already runs on {home}" in said
+        assert f"process {stack.process.pid}, port {stack.port}" in said
+        assert stack.request("GET", "/livez") == (200, "ok\n")
+
+
+class Terminal:
+    """``make run`` in the foreground of a terminal, as a shell starts it."""
+
+    def __init__(self, home: Path) -> None:
+        self.output = ""
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            # As in a new shell, also where the tests run under nohup.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            os.chdir(ROOT)
+            words = ("make", "-o", "venv", "run", f"PY={sys.executable}", "PORT=0")
+            os.execvpe("make", words, environment(home, {}))
+        os.set_blocking(self._fd, False)
+
+    def press(self, key: bytes) -> None:
+        os.write(self._fd, key)
+
+    def read(self) -> str:
+        # Nothing new, or the last one at the other end is gone.
+        with contextlib.suppress(OSError):
+            self.output += os.read(self._fd, 65_536).decode(errors="replace")
+        return self.output
+
+    def close(self) -> None:
+        """As closing the window does."""
+        os.close(self._fd)
+
+    def wait(self, seconds: float = STOP_LIMIT_SECONDS) -> None:
+        def ended() -> bool:
+            self.read()
+            return os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+
+        eventually(ended, seconds)
+
+
+CTRL_C = b"\x03"
+
+
+def test_ctrl_c_leaves_nothing_running(home: Path) -> None:
+    terminal = Terminal(home)
+    eventually(lambda: "Mien is at" in terminal.read(), 60)
+    terminal.press(CTRL_C)
+    terminal.wait()
+
+    assert processes_of(home) == []
+    assert "Traceback" not in terminal.output
+    assert "\033[" in terminal.output  # Colour, since this is a terminal.
+
+
+def test_early_ctrl_c_stops_a_start_half_way(home: Path) -> None:
+    terminal = Terminal(home)
+    eventually(lambda: processes_of(home), 60)
+    while True:
+        # However often and early: it is never answered with a traceback.
+        terminal.press(CTRL_C)
+        time.sleep(0.3)
+        if os.waitpid(terminal.pid, os.WNOHANG)[0]:
+            break
+    terminal.read()
+
+    eventually(lambda: processes_of(home) == [], 5)
+    assert "Traceback" not in terminal.output
+
+
+def test_second_ctrl_c_ends_everything_at_once(home: Path) -> None:
+    terminal = Terminal(home)
+    eventually(lambda: "Mien is at" in terminal.read(), 60)
+    terminal.press(CTRL_C)
+    eventually(lambda: "stopping" in terminal.read())
+    terminal.press(CTRL_C)
+    terminal.wait(seconds=3)
+
+    assert processes_of(home) == []
+    assert "Traceback" not in terminal.output
+
+
+def test_closed_terminal_stops_everything(home: Path) -> None:
+    terminal = Terminal(home)
+    eventually(lambda: "Mien is at" in terminal.read(), 60)
+    terminal.close()
+
+    eventually(lambda: processes_of(home) == [], STOP_LIMIT_SECONDS)
+    os.waitpid(terminal.pid, 0)
