@@ -69,3 +69,38 @@ class Invitation(TimedModel):
 
     def __str__(self) -> str:
         return f"{self.role} {self.note}".strip()
+
+
+class ApiKey(TimedModel):
+    """What lets a program of a person's own use the API as a visitor of its own.
+
+    Of the key only its SHA-256 is kept, and its first characters, to tell it from
+    others. ``visitor_key`` owns the photos that come with it. A key without a person
+    counts as revoked. Rows stay, so that the photos of a revoked key can be found.
+    """
+
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="api_keys",
+    )
+    name = models.CharField(max_length=60)
+    key_sha256 = models.CharField(max_length=64, unique=True)
+    hint = models.CharField(max_length=12)
+    visitor_key = models.CharField(max_length=64, unique=True)
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["person", "name"],
+                condition=models.Q(revoked_at__isnull=True),
+                name="one_open_api_key_per_name",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.hint}…)"

@@ -1,6 +1,8 @@
 from django.contrib.auth import views
 from django.urls import path
 
+from webapp.accounts import api_key_views
+
 app_name = "accounts"
 
 urlpatterns = [
@@ -10,4 +12,10 @@ urlpatterns = [
         name="login",
     ),
     path("logout/", views.LogoutView.as_view(), name="logout"),
+    path("api-keys/", api_key_views.api_keys, name="api-keys"),
+    path(
+        "api-keys/<uuid:key_id>/revoke/",
+        api_key_views.revoke,
+        name="api-key-revoke",
+    ),
 ]

@@ -8,8 +8,10 @@ from typing import Final
 
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
+from webapp.accounts.api_keys import ended_visitor_keys
 from webapp.photos.models import Batch, Photo
 
 _BATCH: Final = 200
@@ -40,8 +42,10 @@ def delete_photos_of(*, visitor_key: str) -> int:
 
 
 def erase_expired_photos() -> int:
-    """Delete what has outlived its time; how many photos that were."""
-    expired = Photo.objects.filter(expires_at__lt=timezone.now())
+    """Delete what has outlived its time or its API key; how many photos that were."""
+    expired = Photo.objects.filter(
+        Q(expires_at__lt=timezone.now()) | Q(visitor_key__in=ended_visitor_keys())
+    )
     photos = list(expired.order_by("expires_at")[:_BATCH])
     for photo in photos:
         delete_photo(photo=photo)

@@ -34,11 +34,14 @@ def own_photo(request: HttpRequest, photo_id: uuid.UUID) -> Photo:
 def count_request(
     request: HttpRequest, scope: str, visitor: Visitor | None, cost: int = 1
 ) -> None:
-    """Count against browser and address; raises ``RateLimited``."""
+    """Count against browser and address, or against an API key alone: behind one
+    address may be many programs. Raises ``RateLimited``."""
 
     def identities() -> Iterator[str]:
         if visitor is not None:
             yield f"visitor:{visitor.key}"
+            if not visitor.is_browser:
+                return
         yield f"address:{client_address(request)}"
 
     check_rate(scope=scope, identities=list(identities()), cost=cost)

@@ -1,0 +1,103 @@
+"""API keys: made, listed, used and revoked by the people with an account.
+
+A key makes its program a visitor: it owns what it uploads and sees nothing else. It
+never carries the person's role, so that a key which leaks can neither label nor
+administrate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+from typing import Any, Final
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from webapp.accounts.models import ApiKey, User
+from webapp.core.errors import Conflict, DomainError, NotFound
+
+MAX_KEYS: Final = 10
+MAX_NAME_LENGTH: Final = 60
+_PREFIX: Final = "mien_"
+_HINT_LENGTH: Final = len(_PREFIX) + 4
+_USED_AGAIN_AFTER: Final = timedelta(minutes=1)
+"""A row is not written on every request."""
+
+
+def create_api_key(*, person: User, name: str) -> tuple[ApiKey, str]:
+    """A new key's row and the key itself, which is shown once and not kept.
+
+    Raises ``DomainError`` for a name that will not do, and ``Conflict`` where the
+    person has one of that name or ``MAX_KEYS`` already.
+    """
+    name = " ".join(name.split())
+    if not name or len(name) > MAX_NAME_LENGTH:
+        raise DomainError(
+            f"Please give the key a name of 1 to {MAX_NAME_LENGTH} characters.",
+            code="invalid_name",
+        )
+    key = _PREFIX + secrets.token_urlsafe(32)
+    try:
+        with transaction.atomic():
+            # The person's row is the lock: of two at once, one counts after the other.
+            User.objects.select_for_update().get(pk=person.pk)
+            if api_keys_of(person=person).count() >= MAX_KEYS:
+                raise Conflict(
+                    f"You have {MAX_KEYS} keys already. Please revoke one first.",
+                    code="too_many_keys",
+                )
+            row = ApiKey.objects.create(
+                person=person,
+                name=name,
+                key_sha256=_hash(key),
+                hint=key[:_HINT_LENGTH],
+                visitor_key=_hash("visitor of " + secrets.token_urlsafe(32)),
+            )
+    except IntegrityError as error:
+        raise Conflict(
+            f"You have a key named {name} already. Please choose another name.",
+            code="name_taken",
+        ) from error
+    return row, key
+
+
+def api_keys_of(*, person: User) -> QuerySet[ApiKey]:
+    """A person's keys that open something, newest first."""
+    return ApiKey.objects.filter(person=person, revoked_at__isnull=True)
+
+
+def revoke_api_key(*, person: User, key_id: Any) -> None:
+    """End a key at once; its photos are due for erasure. ``NotFound`` for another's."""
+    ended = (
+        api_keys_of(person=person).filter(pk=key_id).update(revoked_at=timezone.now())
+    )
+    if not ended:
+        raise NotFound("You have no such key; it may have been revoked already.")
+
+
+def find_api_key(*, key: str) -> ApiKey | None:
+    """The open key of an active person, marked as used; else None."""
+    found = ApiKey.objects.filter(
+        key_sha256=_hash(key), revoked_at__isnull=True, person__is_active=True
+    ).first()
+    if found is not None:
+        now = timezone.now()
+        long_ago = Q(last_used_at__isnull=True) | Q(
+            last_used_at__lt=now - _USED_AGAIN_AFTER
+        )
+        ApiKey.objects.filter(long_ago, pk=found.pk).update(last_used_at=now)
+    return found
+
+
+def ended_visitor_keys() -> QuerySet[ApiKey, str]:
+    """The owners that no key stands for any more: their photos are to be erased."""
+    ended = Q(revoked_at__isnull=False) | Q(person__isnull=True)
+    return ApiKey.objects.filter(ended).values_list("visitor_key", flat=True)
+
+
+def _hash(text: str) -> str:
+    """SHA-256 in hex: a key of 256 random bits needs no salt."""
+    return hashlib.sha256(text.encode()).hexdigest()
