@@ -1,0 +1,47 @@
+// What the browser can tell before anything is sent. The server stays the judge.
+
+const TYPES = new Set([
+  "image/jpeg",
+  "image/png",
+  "image/webp",
+  "image/avif",
+  "image/heic",
+  "image/heif",
+]);
+const ENDINGS = /\.(jpe?g|jpe|jfif|png|webp|avif|hei[cf])$/i;
+
+/**
+ * Why this file would be refused, or "" where it may be sent.
+ * @param {File} file
+ * @param {{maxBytes: number, empty: string, large: string, type: string}} limits
+ */
+export function refusalOf(file, limits) {
+  if (file.size === 0) {
+    return limits.empty;
+  }
+  if (file.size > limits.maxBytes) {
+    return limits.large;
+  }
+  // Some systems do not know HEIC and give it no type: then its name decides.
+  if (!TYPES.has(file.type) && !ENDINGS.test(file.name)) {
+    return limits.type;
+  }
+  return "";
+}
+
+/** The limits and sentences that the page carries on its form. */
+export function limitsOf(form) {
+  return {
+    maxBytes: Number(form.dataset.maxBytes),
+    empty: form.dataset.refuseEmpty,
+    large: form.dataset.refuseLarge,
+    type: form.dataset.refuseType,
+  };
+}
+
+/** "2.4 MB", "310 KB". */
+export function sizeWords(bytes) {
+  return bytes < 1_000_000
+    ? `${Math.max(1, Math.round(bytes / 1000))} KB`
+    : `${(bytes / 1_000_000).toFixed(1)} MB`;
+}
