@@ -11,6 +11,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +55,7 @@ def socket_path(home: Path) -> Path:
     path = home / "valkey.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_MAX_BYTES:
         return path
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"mien-{os.getuid()}-{digest}"
+    folder = _short_folder(home)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
@@ -111,12 +111,24 @@ def answers(path: Path) -> bool:
     return _ask(path, b"PING").startswith(b"+PONG")
 
 
+def tidy(home: Path) -> None:
+    """Remove the folder of a socket that did not fit into ``home``, once it is
+    empty."""
+    with suppress(OSError):
+        _short_folder(home).rmdir()
+
+
 def end_leftover(path: Path) -> bool:
     """Stop a server of an earlier run at ``path``; whether there was one."""
     if not answers(path):
         return False
     _ask(path, b"SHUTDOWN")
     return True
+
+
+def _short_folder(home: Path) -> Path:
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"mien-{os.getuid()}-{digest}"
 
 
 def _ask(path: Path, command: bytes) -> bytes:

@@ -56,12 +56,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One child. ``stop_seconds``: how long it may take to end its work."""
+    """One child. At the end all of ``turn`` 1 stop first, who may take
+    ``stop_seconds`` to end their work, then those of 2, then those of 3."""
 
     name: str
     command: Sequence[str]
-    stop_seconds: float
     environment: dict[str, str]
+    turn: int
+    stop_seconds: float = 10.0
     pass_fds: tuple[int, ...] = ()
 
 
@@ -285,7 +287,7 @@ class Supervisor:
         if broker.end_leftover(path):
             self.log.line("mien", "ended the broker that an earlier run left behind")
         command = broker.server_command(broker.find_server(), folder, path)
-        service = Service("broker", command, 5, broker.server_environment())
+        service = Service("broker", command, broker.server_environment(), 3)
         self._children.append(Child(service, self.group, self.log))
         deadline = time.monotonic() + _BROKER_LIMIT_SECONDS
         while not broker.answers(path):
@@ -328,16 +330,11 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         self.listener.close()
-        last = ("broker",)
-        workers = ("inference", "training")
-        for names in (
-            {c.service.name for c in self._children} - {*workers, *last},
-            workers,
-            last,
-        ):
+        for turn in sorted({child.service.turn for child in self._children}):
             await asyncio.gather(
-                *(c.stop() for c in self._children if c.service.name in names)
+                *(c.stop() for c in self._children if c.service.turn == turn)
             )
+        broker.tidy(self.home)
 
 
 def _services(environment: dict[str, str], web_fd: int) -> list[Service]:
@@ -366,27 +363,27 @@ def _services(environment: dict[str, str], web_fd: int) -> list[Service]:
         *("--no-control-socket", "--log-level", "warning"),
     ]
     return [
-        Service("web", web, 10, environment, (web_fd,)),
+        Service("web", web, environment, 1, pass_fds=(web_fd,)),
         Service(
             "inference",
             [
                 *(*worker, "-Q", "inference,default", "-n", "inference@%h"),
                 *("--concurrency", concurrency),
             ],
-            10,
             worker_environment,
+            2,
         ),
         Service(
             "training",
             [*worker, "-Q", "training", "-n", "training@%h", "--concurrency", "1"],
-            10,
             worker_environment,
+            2,
         ),
         Service(
             "beat",
             [*celery, "beat", "--loglevel", "INFO", "--pidfile="],
-            5,
             environment,
+            1,
         ),
     ]
 
