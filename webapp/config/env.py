@@ -69,13 +69,15 @@ def database(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         return {
-            "ENGINE": "django.db.backends.sqlite3",
+            "ENGINE": "webapp.core.sqlite",
             "NAME": unquote(parts.path),
             "OPTIONS": {
                 # A transaction that will write takes its lock at once: with
                 # DEFERRED it would fail half-way instead of waiting its turn.
                 "transaction_mode": "IMMEDIATE",
-                "timeout": 10,
+                # Seconds that SQLite itself waits for it; our backend then goes on
+                # waiting, for ten seconds, and says why.
+                "timeout": 0.02,
                 # WAL: readers and the writer do not block each other. FULL: a
                 # photo that was acknowledged survives a power cut.
                 "init_command": (
