@@ -83,7 +83,9 @@ test: venv ## All tests, on SQLite and Valkey (ARGS= for pytest)
 
 .PHONY: test-services
 test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
-	$(PY) -m tests.services $(PY) -m pytest webapp tests $(ARGS)
+	@# test_make_run is about the embedded profile alone.
+	$(PY) -m tests.services $(PY) -m pytest webapp tests \
+		--ignore=tests/test_make_run.py $(ARGS)
 
 .PHONY: bench
 bench: venv ## How long a photo takes, beside the networks alone (ARGS=--write)

@@ -20,6 +20,7 @@ import pytest
 
 from tests.pictures import astronaut, encode
 from tests.stack import ROOT, STOP_LIMIT_SECONDS, Stack, environment, processes_of
+from webapp.config import broker
 
 SUPERVISOR = [sys.executable, "-m", "webapp.config.embedded"]
 SERVICES = ("broker", "web", "inference", "training", "beat")
@@ -37,6 +38,7 @@ def home() -> Iterator[Path]:
     left = processes_of(home)
     for process in left:
         process.kill()
+    shutil.rmtree(broker.socket_path(home).parent)
     shutil.rmtree(folder)
     assert not left
 
