@@ -89,10 +89,9 @@ def test_garbage_of_a_waiting_thread_does_not_stop_the_one_it_waits_for(
         connection.inc_thread_sharing()
     with holder.cursor() as cursor:
         cursor.execute("CREATE TABLE t (n INTEGER)")
-        cursor.execute("INSERT INTO t VALUES (1), (2)")
     # A cursor amid its rows, reachable from itself alone.
     garbage: list[Any] = [waiter.cursor()]
-    garbage[0].execute("SELECT n FROM t")
+    garbage[0].execute("SELECT 1 UNION SELECT 2")
     garbage.append(garbage)
     gc.disable()
     try:
@@ -100,10 +99,13 @@ def test_garbage_of_a_waiting_thread_does_not_stop_the_one_it_waits_for(
             cursor.execute("BEGIN IMMEDIATE")
         del garbage
 
+        got_it = threading.Event()
+
         def wait() -> None:
             with waiter.cursor() as cursor:
                 cursor.execute("BEGIN IMMEDIATE")
                 cursor.execute("COMMIT")
+            got_it.set()
 
         thread = threading.Thread(target=wait)
         thread.start()
@@ -118,6 +120,6 @@ def test_garbage_of_a_waiting_thread_does_not_stop_the_one_it_waits_for(
     thread.join(5)
 
     assert stood_still < 2
-    assert not thread.is_alive()
+    assert got_it.is_set()
     holder.close()
     waiter.close()

@@ -110,14 +110,16 @@ def give_back_claims(
 
 def release_expired_claims() -> int:
     """Free the slots of leases that ran out; how many."""
+    past = Claim.objects.filter(status=ClaimStatus.HELD, expires_at__lte=timezone.now())
+    # Mostly there are none: look before taking a lock that others wait for.
+    if not past.exists():
+        return 0
     with transaction.atomic():
         expired = list(
-            Claim.objects.select_for_update(skip_locked=True)
-            .filter(status=ClaimStatus.HELD, expires_at__lte=timezone.now())
-            .values_list("pk", flat=True)[:_SWEEP_LIMIT]
+            past.select_for_update(skip_locked=True).values_list("pk", flat=True)[
+                :_SWEEP_LIMIT
+            ]
         )
-        if not expired:
-            return 0
         deleted, _ = Claim.objects.filter(
             pk__in=expired, status=ClaimStatus.HELD
         ).delete()

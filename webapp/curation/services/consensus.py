@@ -51,8 +51,12 @@ logger = logging.getLogger(__name__)
 def lock_consensus(*, face_id: uuid.UUID) -> Consensus:
     """The face's consensus, locked until the transaction ends: votes on one face
     wait for each other."""
-    Consensus.objects.get_or_create(face_id=face_id)
-    return Consensus.objects.select_for_update().get(face_id=face_id)
+    locked = Consensus.objects.select_for_update().filter(face_id=face_id)
+    consensus = locked.first()
+    if consensus is None:
+        Consensus.objects.get_or_create(face_id=face_id)
+        consensus = locked.get()
+    return consensus
 
 
 def refresh_consensus(*, consensus: Consensus) -> Consensus:
@@ -65,13 +69,12 @@ def refresh_consensus(*, consensus: Consensus) -> Consensus:
     tally = [sum(verdict == word for verdict, _ in rows) for word in VERDICTS]
     judged = next((v for v, source in rows if source == Source.ADJUDICATOR), None)
     decision = decide(tally)
-    skips = Claim.objects.filter(face_id=face_id, status=ClaimStatus.SKIPPED).count()
     state, verdict = ConsensusState(decision.state), decision.verdict or ""
     method = ConsensusMethod.MAJORITY
     if judged is not None:
         state, verdict = ConsensusState.DECIDED, judged
         method = ConsensusMethod.ADJUDICATED
-    elif state == ConsensusState.OPEN and skips >= SKIPS_TO_JUDGE:
+    elif state == ConsensusState.OPEN and _skips(face_id) >= SKIPS_TO_JUDGE:
         state = ConsensusState.DISPUTED
     decided = state == ConsensusState.DECIDED
     if not decided:
@@ -91,15 +94,20 @@ def refresh_consensus(*, consensus: Consensus) -> Consensus:
 
 
 def _move_on_queue(consensus: Consensus, people_needed: int) -> None:
-    item = QueueItem.objects.filter(face_id=consensus.face_id).first()
-    if item is None:
+    items = QueueItem.objects.filter(face_id=consensus.face_id)
+    if consensus.state != ConsensusState.OPEN:
+        items.update(status=QueueStatus.SETTLED, slots=min(people_needed, MAX_SLOTS))
         return
-    is_open = consensus.state == ConsensusState.OPEN
-    QueueItem.objects.filter(pk=item.pk).update(
-        status=QueueStatus.WAITING if is_open else QueueStatus.SETTLED,
-        slots=min(people_needed, MAX_SLOTS),
-        priority=priorities(items=[item])[item.pk],
-    )
+    for item in items:
+        items.update(
+            status=QueueStatus.WAITING,
+            slots=min(people_needed, MAX_SLOTS),
+            priority=priorities(items=[item])[item.pk],
+        )
+
+
+def _skips(face_id: uuid.UUID) -> int:
+    return Claim.objects.filter(face_id=face_id, status=ClaimStatus.SKIPPED).count()
 
 
 def refresh_faces(*, face_ids: Iterable[uuid.UUID]) -> None:

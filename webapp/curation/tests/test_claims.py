@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -178,7 +179,7 @@ def test_one_face_in_twenty_at_least_is_gold() -> None:
 
 def gaps_between(kinds: list[bool]) -> list[int]:
     places = [place for place, is_gold in enumerate(kinds) if is_gold]
-    return [b - a for a, b in zip(places, places[1:], strict=False)]
+    return [b - a for a, b in pairwise(places)]
 
 
 def test_gold_face_is_shown_to_nobody_twice() -> None:
