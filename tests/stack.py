@@ -92,7 +92,9 @@ class Stack:
     def output(self) -> str:
         return self.output_path.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, pattern: str, seconds: float = START_LIMIT_SECONDS) -> re.Match:
+    def wait_for(
+        self, pattern: str, seconds: float = START_LIMIT_SECONDS
+    ) -> re.Match[str]:
         """Wait until the output matches."""
         deadline = time.monotonic() + seconds
         while True:
