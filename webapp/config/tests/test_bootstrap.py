@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError, call_command
+
+from tests.models import write_tiny_model
+from webapp.accounts.models import User
+from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import get_champion
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def site(settings: LazySettings, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.STATIC_ROOT = tmp_path / "static"
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = write_tiny_model(tmp_path, "tiny-1")
+    monkeypatch.setattr("webapp.registry.services.SHIPPED_MODEL", path)
+    return path
+
+
+def test_again_changes_nothing(
+    shipped: Path, settings: LazySettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("bootstrap")
+    first = capsys.readouterr()
+    call_command("bootstrap")
+    second = capsys.readouterr()
+
+    assert "Collecting static files" in first.err
+    assert second.err == ""
+    assert first.out == second.out
+    assert ModelVersion.objects.count() == 1
+    assert get_champion() is not None
+    assert Path(settings.STATIC_ROOT, "staticfiles.json").exists() is False
+    assert Path(settings.STATIC_ROOT, "admin/css/base.css").exists()
+
+
+def test_changed_static_file_is_collected_again(
+    shipped: Path,
+    settings: LazySettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    settings.STATICFILES_DIRS = [folder]
+    call_command("bootstrap")
+    (folder / "new.css").write_text("p {}")
+    capsys.readouterr()
+
+    call_command("bootstrap")
+
+    assert "Collecting static files" in capsys.readouterr().err
+    assert Path(settings.STATIC_ROOT, "new.css").exists()
+
+
+def test_public_site_gets_no_people_with_known_passwords(
+    shipped: Path, settings: LazySettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.DEMO = False
+
+    call_command("bootstrap")
+
+    assert capsys.readouterr().out == ""
+    assert not User.objects.exists()
+
+
+def test_broken_model_is_said_in_a_sentence(shipped: Path) -> None:
+    shipped.write_bytes(b"no model")
+
+    with pytest.raises(CommandError, match="model that ships is broken"):
+        call_command("bootstrap")

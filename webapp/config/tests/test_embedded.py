@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from webapp.config import broker, embedded
+from webapp.config.processes import ProcessGroup
+
+
+class TestBroker:
+    def test_socket_lies_in_the_home(self, tmp_path: Path) -> None:
+        home = Path("/srv/mien")
+
+        assert broker.socket_path(home) == home / "valkey.sock"
+
+    def test_deep_home_gets_a_short_private_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", "/tmp")
+        home = tmp_path / ("deep" * 25)
+
+        path = broker.socket_path(home)
+
+        assert len(os.fsencode(path)) < 104
+        assert path == broker.socket_path(home)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        broker.tidy(home)
+        assert not path.parent.exists()
+
+    def test_folder_that_others_can_enter_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", "/tmp")
+        home = tmp_path / ("deep" * 25)
+        folder = broker.socket_path(home).parent
+        folder.chmod(0o755)
+
+        try:
+            with pytest.raises(broker.BrokerUnavailable, match="Remove it"):
+                broker.socket_path(home)
+        finally:
+            folder.rmdir()
+
+    def test_server_of_the_package_is_found(self) -> None:
+        said = subprocess.run(
+            [broker.find_server(), "--version"], capture_output=True, text=True
+        ).stdout
+
+        assert "Valkey server" in said
+
+    def test_leftover_is_ended(self, tmp_path: Path) -> None:
+        path = tmp_path / "s"
+        server = subprocess.Popen(
+            broker.server_command(broker.find_server(), tmp_path, path),
+            env=broker.server_environment(),
+            stdout=subprocess.DEVNULL,
+        )
+        while not broker.answers(path):
+            time.sleep(0.01)
+
+        assert broker.end_leftover(path)
+        assert server.wait(10) == 0
+        assert not broker.end_leftover(path)
+
+
+class TestGuard:
+    def test_group_ends_with_its_owner_however_that_ends(self, tmp_path: Path) -> None:
+        script = (
+            "import subprocess, time\n"
+            "from webapp.config.processes import ProcessGroup\n"
+            "group = ProcessGroup()\n"
+            "nap = ['sh', '-c', 'trap \"\" TERM HUP INT; sleep 60; true']\n"
+            "child = subprocess.Popen(nap, process_group=group.id)\n"
+            "print(child.pid, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        owner = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        )
+        assert owner.stdout is not None
+        child = int(owner.stdout.readline())
+        assert _runs(child)
+
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+
+        deadline = time.monotonic() + 5
+        while _runs(child):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def test_kill_ends_a_group_whose_guard_is_gone(self) -> None:
+        group = ProcessGroup()
+        child = subprocess.Popen(["sleep", "60"], process_group=group.id)
+        os.kill(group.id, signal.SIGKILL)
+        time.sleep(0.1)
+
+        group.kill()
+
+        assert child.wait(5) == -signal.SIGKILL
+
+
+class TestLog:
+    def test_file_is_bounded_and_keeps_one_predecessor(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(embedded, "_LOG_MAX_BYTES", 500)
+        log = embedded.Log(tmp_path / "log" / "mien.log")
+
+        for number in range(50):
+            log.line("web", f"line {number}")
+
+        files = sorted((tmp_path / "log").iterdir())
+        assert [path.name for path in files] == ["mien.1.log", "mien.log"]
+        assert all(path.stat().st_size <= 500 for path in files)
+        assert files[1].read_text().endswith("line 49\n")
+
+    def test_output_that_is_no_terminal_has_no_colour(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        embedded.Log(tmp_path / "mien.log").line("web", "hello")
+
+        assert capsys.readouterr().out == "web       | hello\n"
+
+    def test_reader_that_went_away_stops_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as gone:
+            monkeypatch.setattr(sys, "stdout", gone)
+            log = embedded.Log(tmp_path / "mien.log")
+            log.line("web", "one")
+            log.line("web", "two")
+            monkeypatch.undo()
+            with pytest.raises(BrokenPipeError):
+                gone.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
+
+        assert "two" in (tmp_path / "mien.log").read_text()
+
+
+def _runs(pid: int) -> bool:
+    """Alive, and more than an entry in the table of processes."""
+    result = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
+    )
+    return bool(result.stdout.strip()) and not result.stdout.startswith("Z")
