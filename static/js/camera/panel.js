@@ -11,7 +11,7 @@ export class Panel {
   #parts;
   #icons;
   #cards = new Map();
-  #spoken = "";
+  #spoken = null;
   #spokenAt = -Infinity;
   #drawnAt = -Infinity;
 
@@ -24,7 +24,7 @@ export class Panel {
   clear() {
     this.#cards.clear();
     this.#parts.list.replaceChildren();
-    this.#spoken = "";
+    this.#spoken = null;
     this.#spokenAt = -Infinity;
     this.#drawnAt = -Infinity;
     this.#parts.nobody.hidden = false;

@@ -1,0 +1,113 @@
+"""The whole site in Chromium: one site for all, a fresh visitor for each page."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.stack import Stack
+
+OTHER_HOST = "mien.test"
+"""Leads to the site, too, but is no address that browsers trust without TLS."""
+
+NETWORK_LIMIT_MS = 20_000
+
+Launch = Callable[..., Browser]
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    """The address of a site as ``make run`` starts it, without a slash at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="mien-browser-"))
+    hosts = {"MIEN_ALLOWED_HOSTS": f"127.0.0.1,localhost,{OTHER_HOST}"}
+    try:
+        with Stack(folder / "home", hosts) as stack:
+            yield f"http://127.0.0.1:{stack.port}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Launch]:
+    """Chromium with the given switches; the same ones share a browser."""
+    browsers: dict[tuple[str, ...], Browser] = {}
+    with sync_playwright() as playwright:
+
+        def start(*switches: str) -> Browser:
+            if switches not in browsers:
+                browsers[switches] = playwright.chromium.launch(
+                    executable_path=_chromium(playwright.chromium.executable_path),
+                    args=[
+                        *switches,
+                        f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1",
+                    ],
+                )
+            return browsers[switches]
+
+        yield start
+        for browser in browsers.values():
+            browser.close()
+
+
+@pytest.fixture
+def open_page(launch: Launch, site: str) -> Iterator[OpenPage]:
+    """Opens a path for a new visitor: ``open_page("/", switches=(...), **context)``.
+
+    Afterwards no page may have asked another host for anything, broken a rule of the
+    Content-Security-Policy or left an error.
+    """
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on(
+            "console",
+            lambda line: (
+                problems.append(f"console: {line.text}")
+                if "Content Security Policy" in line.text
+                else None
+            ),
+        )
+        page.on(
+            "request",
+            lambda request: (
+                problems.append(f"request: {request.url}")
+                if urlsplit(request.url).scheme in ("http", "https")
+                and urlsplit(request.url).hostname not in ("127.0.0.1", OTHER_HOST)
+                else None
+            ),
+        )
+
+    def open_(path: str, *, switches: tuple[str, ...] = (), **options: object) -> Page:
+        context = launch(*switches).new_context(**{"base_url": site, **options})
+        context.set_default_timeout(NETWORK_LIMIT_MS)
+        contexts.append(context)
+        context.on("page", watch)
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    # A page that is left in the midst of its own fading is no error of ours.
+    assert [line for line in problems if "ransition was" not in line] == []
+
+
+def _chromium(bundled: str) -> str | None:
+    """Playwright's own where it is installed, else the system's."""
+    if Path(bundled).exists():
+        return None
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path:
+            return path
+    return None
