@@ -368,14 +368,13 @@ def _expected(
     progress: Progress | None,
 ) -> Float64Array:
     """(N, 4) probabilities by something that was not fitted on the face itself."""
-    advance = progress("Reading faces", len(crops)) if progress else None
-    logits, features = read_set(classifier, crops, advance)
-    own = softmax(logits, classifier.manifest.calibration.temperature)
     counts = np.bincount(labels, minlength=len(EMOTIONS))
     if judge == "model" or len(labels) < _MIN_FACES_FOR_FOLDS or counts.min() < FOLDS:
         # Too few faces to fit anything on: the classifier's own word.
-        return own
-    return _out_of_fold(features, labels, groups, progress)
+        advance = progress("Reading faces", len(crops)) if progress else None
+        logits = read_set(classifier, crops, advance)
+        return softmax(logits, classifier.manifest.calibration.temperature)
+    return _out_of_fold(classifier.features(crops), labels, groups, progress)
 
 
 def _out_of_fold(

@@ -18,6 +18,7 @@ import typer
 from rich.table import Table
 
 from ml import figures
+from ml.consensus import NO_LABEL
 from ml.data import (
     DataError,
     FaceSet,
@@ -535,3 +536,112 @@ def compare(
         _fail(str(error))
     print(table_markdown(rows, source), end="")
     console.print(f"Wrote {out}")
+
+
+@app.command()
+def robustness(
+    data: DataOption,
+    split: Annotated[SplitName, typer.Option(help="Which part.")] = SplitName.TEST,
+    labels: Annotated[Labels | None, typer.Option(help="Whose labels.")] = None,
+    model: ModelOption = SHIPPED_MODEL,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what blur, noise, darkness, tilt, distance and compression cost."""
+    from ml.robustness import measure_robustness
+
+    classifier = EmotionClassifier.load(model)
+    layout = find_layout(data, [split.value])
+    source = _source(layout, labels)
+    with progress_bars() as progress:
+        faces = load_split(
+            layout, split.value, classifier.manifest.input, progress=progress
+        )
+    losses = measure_robustness(classifier, faces, source)
+    if as_json:
+        print(json.dumps({name: asdict(loss) for name, loss in losses.items()}))
+        return
+    table = Table(title=f"{split.value}, {source} labels")
+    table.add_column("faces")
+    table.add_column("accuracy", justify="right")
+    table.add_column("points lost", justify="right")
+    for name, loss in losses.items():
+        table.add_row(name, f"{loss.accuracy:.4f}", f"{100 * loss.lost:.2f}")
+    console.print(table)
+
+
+@app.command()
+def framing(
+    data: DataOption,
+    split: Annotated[
+        SplitName, typer.Option(help="Which part; choices belong to validation.")
+    ] = SplitName.VALIDATION,
+    labels: Annotated[Labels | None, typer.Option(help="Whose labels.")] = None,
+    model: ModelOption = SHIPPED_MODEL,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure which margin around a found face reads best."""
+    from ml.framing import measure_framing
+
+    classifier = EmotionClassifier.load(model)
+    layout = find_layout(data, [split.value])
+    source = _source(layout, labels)
+    with progress_bars() as progress:
+        faces = load_split(
+            layout, split.value, classifier.manifest.input, progress=progress
+        )
+        report = measure_framing(
+            classifier,
+            faces,
+            source,
+            sides=(0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3),
+            shifts=(-0.05, 0.0, 0.05),
+            advance=progress(
+                "Finding faces", int((faces.labels(source) != NO_LABEL).sum())
+            ),
+        )
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    table = Table(title=f"{report.found} of {report.faces} faces found again")
+    for heading in ("side", "shift down", "accuracy"):
+        table.add_column(heading, justify="right")
+    for row in report.rows:
+        table.add_row(
+            f"{row.side_per_face:.2f}", f"{row.shift_down:.2f}", f"{row.accuracy:.4f}"
+        )
+    console.print(table)
+    console.print(
+        f"as they lie in the data {report.untouched:.4f}, as served "
+        f"{report.served:.4f}; the data ask for a side of {report.side[1]:.3f} "
+        f"({report.side[0]:.3f} to {report.side[2]:.3f}), centre "
+        f"({report.centre[0]:.3f}, {report.centre[1]:.3f})",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def features(
+    data: DataOption,
+    model: ModelOption = SHIPPED_MODEL,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; beside the model, if unsaid.")
+    ] = None,
+    faces: Annotated[int, typer.Option(min=10, help="Training faces to keep.")] = 6000,
+) -> None:
+    """Write what refitting the head needs where there is no data folder."""
+    from ml.retraining import collect, save_retraining
+
+    classifier = EmotionClassifier.load(model)
+    layout = find_layout(data)
+    with progress_bars() as progress:
+        train_faces, validation = load_for_training(
+            layout, classifier.manifest.input, progress=progress
+        )
+    path = out or model.with_name("retraining.npz")
+    kept = collect(classifier, train_faces, validation, faces)
+    save_retraining(path, kept)
+    console.print(
+        f"Wrote {path}: {len(kept.features)} faces to train on, "
+        f"{len(kept.evaluation_labels)} to judge by, {path.stat().st_size / 1e6:.1f} MB"
+    )

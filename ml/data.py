@@ -90,6 +90,10 @@ class FaceSet:
     def labels(self, source: LabelSource) -> IntArray:
         return self.folder_labels if source == "folder" else self.consensus
 
+    def with_crops(self, crops: UInt8Array) -> FaceSet:
+        """The same faces with other pixels."""
+        return replace(self, crops=crops)
+
     def take(self, index: IntArray | npt.NDArray[np.bool_]) -> FaceSet:
         """The faces of an index or mask, in its order."""
         chosen = np.arange(len(self))[index]

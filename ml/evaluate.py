@@ -118,7 +118,7 @@ def evaluate_model(
     labelled = faces.take(faces.labels(source) != NO_LABEL)
     if len(labelled) == 0:
         raise ValueError(f"no face has a {source} label")
-    logits, _ = read_set(classifier, labelled.crops)
+    logits = read_set(classifier, labelled.crops)
     calibration = classifier.manifest.calibration
     return evaluate_probabilities(
         softmax(logits, calibration.temperature),
@@ -131,23 +131,19 @@ def read_set(
     classifier: EmotionClassifier,
     crops: npt.NDArray[np.uint8],
     advance: Callable[[], None] | None = None,
-) -> tuple[Float32Array, Float32Array]:
-    """Logits (N, 4) and pooled features (N, C) of many faces.
+) -> Float32Array:
+    """Logits (N, 4) of many faces; ``advance`` is called once a face.
 
-    Feature maps are pooled as they come: those of 200,000 faces would fill the
-    memory. ``advance`` is called once a face.
+    In parts: the feature maps of 200,000 faces would fill the memory.
     """
     logits = np.empty((len(crops), len(EMOTIONS)), np.float32)
-    features = np.empty((len(crops), classifier.head_weight.shape[1]), np.float32)
     for start in range(0, len(crops), MAX_BATCH):
         part = slice(start, min(start + MAX_BATCH, len(crops)))
-        reading = classifier.read_crops(crops[part])
-        logits[part] = reading.logits
-        features[part] = reading.feature_map.mean(axis=(2, 3))
+        logits[part] = classifier.read_crops(crops[part]).logits
         if advance:
             for _ in range(part.start, part.stop):
                 advance()
-    return logits, features
+    return logits
 
 
 def confusion_matrix(labels: IntArray, predicted: npt.NDArray[Any]) -> IntArray:

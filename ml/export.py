@@ -20,6 +20,7 @@ from ml.data import FaceSet, LabelSource
 from ml.evaluate import evaluate_model, read_set
 from ml.inference import (
     FEATURE_MAP_NAME,
+    FEATURES_NAME,
     HEAD_BIAS_NAME,
     HEAD_WEIGHT_NAME,
     INPUT_NAME,
@@ -49,7 +50,7 @@ class ExportError(Exception):
 
 
 class ServingNetwork(nn.Module):
-    """What serves: the four emotions alone, and the feature map beside the logits.
+    """What serves: the four emotions' logits, the feature map, and what the head sees.
 
     With ``flip`` the logits are those of the mean of the face's and its mirror
     image's pooled features; the feature map is always the face's own. Without it,
@@ -65,13 +66,15 @@ class ServingNetwork(nn.Module):
             self.head.weight.copy_(network.head.weight[: len(EMOTIONS)])
             self.head.bias.copy_(network.head.bias[: len(EMOTIONS)])
 
-    def forward(self, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, faces: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         feature_map = self.body(faces)
         pooled = feature_map.mean(dim=(2, 3))
         if self.flip:
             mirrored = self.body(torch.flip(faces, dims=(3,)))
             pooled = (pooled + mirrored.mean(dim=(2, 3))) / 2
-        return self.head(pooled), feature_map
+        return self.head(pooled), feature_map, pooled
 
 
 def to_onnx(network: FaceNetwork, spec: InputSpec, flip: bool = False) -> bytes:
@@ -93,7 +96,7 @@ def to_onnx(network: FaceNetwork, spec: InputSpec, flip: bool = False) -> bytes:
                 serving,
                 (example,),
                 input_names=[INPUT_NAME],
-                output_names=[LOGITS_NAME, FEATURE_MAP_NAME],
+                output_names=[LOGITS_NAME, FEATURE_MAP_NAME, FEATURES_NAME],
                 dynamic_shapes=({0: torch.export.Dim("faces", min=1, max=4096)},),
                 dynamo=True,
                 external_data=False,
@@ -161,7 +164,7 @@ def export_result(
         },
     )
     labelled = validation.take(validation.labels(source) != NO_LABEL)
-    logits, _ = read_set(EmotionClassifier(manifest, data), labelled.crops)
+    logits = read_set(EmotionClassifier(manifest, data), labelled.crops)
     manifest = replace(manifest, calibration=calibrate(logits, labelled.labels(source)))
     classifier = EmotionClassifier(manifest, data)
     sources: tuple[LabelSource, ...] = ("consensus", "folder")
@@ -215,6 +218,6 @@ def _difference_from_torch(serving: ServingNetwork, data: bytes) -> float:
     shape = [5, *session.get_inputs()[0].shape[1:]]
     faces = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.inference_mode():
-        wanted, _ = serving(torch.from_numpy(faces))
+        wanted, _, _ = serving(torch.from_numpy(faces))
     (given,) = session.run([LOGITS_NAME], {INPUT_NAME: faces})
     return float(np.abs(wanted.numpy() - given).max())

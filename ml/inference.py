@@ -34,6 +34,7 @@ SHIPPED_MODEL: Final = WEIGHTS_DIR / "champion.onnx"
 INPUT_NAME: Final = "faces"
 LOGITS_NAME: Final = "logits"
 FEATURE_MAP_NAME: Final = "feature_map"
+FEATURES_NAME: Final = "features"
 HEAD_WEIGHT_NAME: Final = "head.weight"
 HEAD_BIAS_NAME: Final = "head.bias"
 
@@ -115,6 +116,27 @@ class EmotionClassifier:
             np.concatenate([part[1] for part in parts]),
             self.scores(logits),
         )
+
+    def features(self, crops: UInt8Array) -> Float32Array:
+        """What the head sees of uint8 (N, S, S, C) crops: float32 (N, C).
+
+        The logits are ``features @ head_weight.T + head_bias``: from these numbers a
+        head can be refitted without the faces. Raises ``ModelFileError`` where the
+        file does not give them.
+        """
+        if FEATURES_NAME not in {node.name for node in self._session.get_outputs()}:
+            raise ModelFileError(
+                f"model {self.manifest.version} does not give its features: export "
+                "it again"
+            )
+        normalisation = self.manifest.input.normalisation
+        out = np.empty((len(crops), self.head_weight.shape[1]), np.float32)
+        for start in range(0, len(crops), MAX_BATCH):
+            part = slice(start, start + MAX_BATCH)
+            (out[part],) = self._session.run(
+                [FEATURES_NAME], {INPUT_NAME: normalise(crops[part], normalisation)}
+            )
+        return out
 
     def scores(self, logits: Float32Array) -> tuple[EmotionScores, ...]:
         """Calibrated probabilities of logits (N, 4)."""

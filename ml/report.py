@@ -32,7 +32,7 @@ def write_report(
     """
     labelled = faces.take(faces.labels(source) != NO_LABEL)
     labels = labelled.labels(source)
-    logits, _ = read_set(classifier, labelled.crops)
+    logits = read_set(classifier, labelled.crops)
     probabilities = softmax(logits, classifier.manifest.calibration.temperature)
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
