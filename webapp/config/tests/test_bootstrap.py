@@ -15,9 +15,14 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def site(settings: LazySettings, tmp_path: Path) -> None:
+def own_static(settings: LazySettings, tmp_path: Path) -> Path:
+    """A source of static files beside those of the packages."""
+    folder = tmp_path / "own"
+    folder.mkdir()
     settings.MEDIA_ROOT = tmp_path / "media"
     settings.STATIC_ROOT = tmp_path / "static"
+    settings.STATICFILES_DIRS = [folder]
+    return folder
 
 
 @pytest.fixture
@@ -47,14 +52,11 @@ def test_again_changes_nothing(
 def test_changed_static_file_is_collected_again(
     shipped: Path,
     settings: LazySettings,
-    tmp_path: Path,
+    own_static: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    settings.STATICFILES_DIRS = [folder]
     call_command("bootstrap")
-    (folder / "new.css").write_text("p {}")
+    (own_static / "new.css").write_text("p {}")
     capsys.readouterr()
 
     call_command("bootstrap")
