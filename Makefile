@@ -78,14 +78,18 @@ check-home:
 # --- Test and measure -------------------------------------------------------------
 
 .PHONY: test
-test: venv ## All tests, on SQLite and Valkey (ARGS= for pytest)
+test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
 	$(PY) -m pytest $(ARGS)
 
 .PHONY: test-services
-test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
+test-services: venv browser ## The site's tests on PostgreSQL and Redis, started for them
 	@# test_make_run is about the embedded profile alone.
 	$(PY) -m tests.services $(PY) -m pytest webapp tests \
 		--ignore=tests/test_make_run.py $(ARGS)
+
+.PHONY: browser
+browser: venv
+	@$(PY) -m tests.installing
 
 .PHONY: bench
 bench: venv ## How long a photo takes, beside the networks alone (ARGS=--write)

@@ -24,6 +24,7 @@ from pathlib import Path
 import psycopg
 import redis
 
+from tests.installing import Unavailable, install_packages
 from webapp.config.processes import ProcessGroup
 
 USER = "mien"
@@ -34,10 +35,6 @@ POSTGRES_FOLDERS = (
     "/opt/homebrew/opt/postgresql*/bin",
     "/usr/local/opt/postgresql*/bin",
 )
-
-
-class Unavailable(Exception):
-    """A server is missing or does not start; says what to do."""
 
 
 def find_program(name: str) -> str | None:
@@ -56,22 +53,8 @@ def install_missing() -> None:
     """Install what is missing, where that is possible. Raises ``Unavailable``."""
     packages = {"initdb": "postgresql", "redis-server": "redis-server"}
     missing = [packages[name] for name in packages if find_program(name) is None]
-    if not missing:
-        return
-    words = " and ".join(missing)
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise Unavailable(
-            f"Install {words} first, with the package manager of this machine."
-        )
-    print(f"services: installing {words}", flush=True)
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "-qq", "update"],
-        ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", *missing],
-    ):
-        result = subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL)
-        if result.returncode:
-            raise Unavailable(f"{' '.join(command)} failed; the lines above say why.")
+    if missing:
+        install_packages(missing)
 
 
 def program(name: str) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.installing import system_chromium
 from tests.stack import Stack
 
 OTHER_HOST = "mien.test"
@@ -104,10 +105,4 @@ def open_page(launch: Launch, site: str) -> Iterator[OpenPage]:
 
 def _chromium(bundled: str) -> str | None:
     """Playwright's own where it is installed, else the system's."""
-    if Path(bundled).exists():
-        return None
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        path = shutil.which(name)
-        if path:
-            return path
-    return None
+    return None if Path(bundled).exists() else system_chromium()
