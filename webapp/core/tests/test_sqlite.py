@@ -12,7 +12,6 @@ from django.db import OperationalError
 from webapp.config import env
 from webapp.core.sqlite import base
 
-
 pytestmark = pytest.mark.django_db
 
 
