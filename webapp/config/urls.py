@@ -26,11 +26,13 @@ api_patterns = [
     path("batches", photos_api.BatchesView.as_view(), name="api-batches"),
     path("batches/<uuid:batch_id>", photos_api.BatchView.as_view(), name="api-batch"),
     path("live", photos_api.LiveView.as_view(), name="api-live"),
+    path("", include("webapp.curation.api_urls")),
 ]
 
 urlpatterns = [
     path("", include("webapp.photos.urls")),
     path("", include("webapp.curation.visitor_urls")),
+    path("", include("webapp.curation.urls")),
     path("accounts/", include("webapp.accounts.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", include(api_patterns)),
