@@ -1,4 +1,4 @@
-// The drop zone: choose, drop or paste a photo, see it, and it is on its way.
+// The drop zone: choose, drop or paste photos, see them, and they are on their way.
 // Without this file the form still works: choose, then press the button.
 
 import { limitsOf, refusalOf, sizeWords } from "./upload/rules.js";
@@ -22,6 +22,7 @@ const parts = {
   again: find("again"),
 };
 
+/** What stops the upload that is under way, if one is. */
 let sending = null;
 
 /** "idle", "dragging", "sending" or "refused": the zone's face follows. */
@@ -38,18 +39,22 @@ function showRefusal(words) {
   refusal.hidden = !words;
 }
 
-function showPreview(file) {
+function nameOf(files) {
+  return files.length === 1 ? files[0].name : `${files.length} files`;
+}
+
+function showPreview(files) {
   hidePreview();
-  parts.name.textContent = file.name;
+  parts.name.textContent = nameOf(files);
   parts.preview.hidden = false;
-  const address = URL.createObjectURL(file);
+  const address = URL.createObjectURL(files[0]);
   parts.image.src = address;
-  // Not every browser can show HEIC or AVIF: then the drawing stays.
+  // Not every browser can show HEIC or AVIF, and none a zip: then the drawing stays.
   parts.image.decode().then(
     () => {
       if (parts.image.src === address) {
         parts.image.hidden = false;
-        parts.icon.hidden = true;
+        parts.icon.toggleAttribute("hidden", true);
       }
     },
     () => URL.revokeObjectURL(address),
@@ -62,7 +67,7 @@ function hidePreview() {
     parts.image.removeAttribute("src");
   }
   parts.image.hidden = true;
-  parts.icon.hidden = false;
+  parts.icon.toggleAttribute("hidden", false);
   parts.preview.hidden = true;
   parts.again.hidden = true;
 }
@@ -83,35 +88,33 @@ function refuse(words) {
   setState("refused");
 }
 
-/** Take one file, whichever way it came. */
-function take(file) {
+/** Take files, whichever way they came. */
+function take(files) {
   sending?.abort();
-  const words = refusalOf(file, limits);
+  const words = refusalOf(files, limits);
   if (words) {
     refuse(words);
     return;
   }
-  if (input.files[0] !== file) {
-    const carrier = new DataTransfer();
-    carrier.items.add(file);
-    input.files = carrier.files;
-  }
+  const carrier = new DataTransfer();
+  files.forEach((file) => carrier.items.add(file));
+  input.files = carrier.files;
   showRefusal("");
-  showPreview(file);
-  submit(file);
+  showPreview(files);
+  submit(files);
 }
 
-async function submit(file) {
+async function submit(files) {
   const controller = new AbortController();
   sending = controller;
   setState("sending");
   parts.again.hidden = true;
-  showProgress(file, 0);
-  say(`Sending ${file.name}.`);
+  showProgress(files, 0);
+  say(`Sending ${nameOf(files)}.`);
   try {
     const address = await send(form, {
       signal: controller.signal,
-      onProgress: (percent) => showProgress(file, percent),
+      onProgress: (percent) => showProgress(files, percent),
     });
     say("Sent. Opening the result.");
     location.assign(address);
@@ -132,29 +135,28 @@ async function submit(file) {
   }
 }
 
-function showProgress(file, percent) {
+function showProgress(files, percent) {
+  const size = sizeWords(files.reduce((sum, file) => sum + file.size, 0));
   parts.progress.value = percent;
   parts.state.textContent =
-    percent < 100
-      ? `${sizeWords(file.size)}, sending: ${Math.round(percent)} %`
-      : `${sizeWords(file.size)}, sent`;
+    percent < 100 ? `${size}, sending: ${Math.round(percent)} %` : `${size}, sent`;
 }
 
 input.addEventListener("change", () => {
   if (input.files.length) {
-    take(input.files[0]);
+    take([...input.files]);
   }
 });
 
 parts.cancel.addEventListener("click", () => {
   reset();
-  say("Cancelled. Nothing was kept.");
+  say("Cancelled.");
   input.focus();
 });
 
 parts.again.addEventListener("click", () => {
   showRefusal("");
-  submit(input.files[0]);
+  submit([...input.files]);
 });
 
 // Dropping works on the whole page. dragenter and dragleave also come from every
@@ -187,7 +189,10 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   inside = 0;
   setState(stateBefore);
-  takeFrom(event.dataTransfer, "Only a file can be dropped here. Please save the picture first.");
+  takeFrom(
+    event.dataTransfer,
+    "Only files can be dropped here. Please save the picture first.",
+  );
 });
 
 addEventListener("paste", (event) => {
@@ -195,9 +200,9 @@ addEventListener("paste", (event) => {
 });
 
 function takeFrom(carrier, otherwise) {
-  const file = carrier.files[0];
-  if (file) {
-    take(file);
+  const files = [...carrier.files];
+  if (files.length) {
+    take(files);
   } else {
     refuse(otherwise);
   }

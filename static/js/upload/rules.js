@@ -9,13 +9,23 @@ const TYPES = new Set([
   "image/heif",
 ]);
 const ENDINGS = /\.(jpe?g|jpe|jfif|png|webp|avif|hei[cf])$/i;
+const ZIP = /\.zip$/i;
 
 /**
- * Why this file would be refused, or "" where it may be sent.
- * @param {File} file
- * @param {{maxBytes: number, empty: string, large: string, type: string}} limits
+ * Why these files would be refused, or "" where they may be sent. Of several, each is
+ * judged by the server, and those that are no photo are listed with the results.
+ * @param {File[]} files at least one
+ * @param {{maxBytes: number, maxPhotos: number, empty: string, large: string,
+ *   many: string, type: string}} limits
  */
-export function refusalOf(file, limits) {
+export function refusalOf(files, limits) {
+  if (files.length > limits.maxPhotos) {
+    return limits.many;
+  }
+  const [file] = files;
+  if (files.length > 1 || ZIP.test(file.name)) {
+    return "";
+  }
   if (file.size === 0) {
     return limits.empty;
   }
@@ -33,8 +43,10 @@ export function refusalOf(file, limits) {
 export function limitsOf(form) {
   return {
     maxBytes: Number(form.dataset.maxBytes),
+    maxPhotos: Number(form.dataset.maxPhotos),
     empty: form.dataset.refuseEmpty,
     large: form.dataset.refuseLarge,
+    many: form.dataset.refuseMany,
     type: form.dataset.refuseType,
   };
 }
