@@ -8,6 +8,7 @@ traceback. Torch is imported by the commands that train, and by no other.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -18,7 +19,7 @@ import typer
 from rich.table import Table
 
 from ml import figures
-from ml.consensus import NO_LABEL
+from ml.consensus import NO_LABEL, agreement
 from ml.data import (
     DataError,
     FaceSet,
@@ -30,7 +31,7 @@ from ml.data import (
     load_split,
 )
 from ml.detection import FaceDetector
-from ml.evaluate import EvalReport, evaluate_model
+from ml.evaluate import EvalReport, evaluate_model, one_person_accuracy
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import (
@@ -149,6 +150,12 @@ def evaluate(
         typer.Option(help="Whose labels; consensus where there are votes, if unsaid."),
     ] = None,
     model: ModelOption = SHIPPED_MODEL,
+    agreed: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Only faces on which that share of votes agrees."
+        ),
+    ] = 0.0,
     as_json: JsonOption = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for figures and the report.")
@@ -164,9 +171,12 @@ def evaluate(
             layout, part, classifier.manifest.input, source=source, progress=progress
         )
     _warn_of_unreadable(faces)
+    if agreed and faces.votes is not None:
+        faces = faces.take(agreement(faces.votes) >= agreed)
     report = evaluate_model(classifier, faces, source)
     answer = {
         **report.to_dict(),
+        "one_person_accuracy": _one_person(faces),
         "split": part,
         "labels": source,
         "model_version": classifier.manifest.version,
@@ -179,6 +189,15 @@ def evaluate(
     if out is not None:
         write_report(out, classifier, faces, source, report)
         console.print(f"Wrote {out}")
+
+
+def _one_person(faces: FaceSet) -> float | None:
+    """Where people voted: how well one of them foretells the others."""
+    decided = faces.take(faces.consensus != NO_LABEL)
+    if decided.votes is None or len(decided) == 0:
+        return None
+    accuracy = one_person_accuracy(decided.votes)
+    return None if math.isnan(accuracy) else round(accuracy, 6)
 
 
 def _source(layout: Layout, labels: Labels | None) -> LabelSource:

@@ -306,14 +306,21 @@ def load_for_training(
         with_others=with_others,
         progress=progress,
     )
-    validation = load_split(
-        layout, "validation", spec, source=source, progress=progress
-    )
-    grey = InputSpec(size_px=spec.size_px)
-    test = load_split(layout, "test", grey, progress=progress)
+    # The others judge nothing, but nothing that resembles them need train either.
+    held_out = [
+        load_split(
+            layout,
+            split,
+            spec,
+            source=source,
+            with_others=with_others,
+            progress=progress,
+        )
+        for split in SPLITS[1:]
+    ]
+    validation = held_out[0].take(held_out[0].folder_labels != NO_LABEL)
     if manifest is not None:
         train = apply_manifest(train, read_cleaned(manifest))
-    held_out = [validation, test]
     return without_near_duplicates(train, held_out), validation
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ml.consensus import NO_LABEL
+from ml.consensus import NO_LABEL, strict_majority
 from ml.data import FaceSet, LabelSource
 from ml.inference import MAX_BATCH, EmotionClassifier, softmax
 from ml.labels import EMOTIONS
@@ -125,6 +125,23 @@ def evaluate_model(
         labelled.labels(source),
         calibration.not_sure_below,
     )
+
+
+def one_person_accuracy(votes: IntArray) -> float:
+    """How often one person's vote is the strict majority of the others', in [0, 1].
+
+    ``votes`` (N, K) of faces that have a consensus; every vote is once the one that
+    is judged. NaN where nobody agrees with anybody.
+    """
+    hits, judged = 0, 0
+    for column in range(votes.shape[1]):
+        others = votes.copy()
+        others[:, column] = np.maximum(others[:, column] - 1, 0)
+        majority = strict_majority(others)
+        cast = np.where(majority != NO_LABEL, votes[:, column], 0)
+        judged += int(cast.sum())
+        hits += int(cast[majority == column].sum())
+    return hits / judged if judged else math.nan
 
 
 def read_set(

@@ -113,6 +113,11 @@ def test_evaluate_uses_consensus_where_there_are_votes(
     )
     told = json.loads(ml("evaluate", "--data", root, "--json").stdout)
     assert (told["labels"], told["n"]) == ("consensus", 7)
+    assert 0.5 < told["one_person_accuracy"] <= 1
+    told = json.loads(
+        ml("evaluate", "--data", root, "--json", "--agreed", "1.0").stdout
+    )
+    assert told["n"] == 7
     folder = ("--labels", "folder")
     told = json.loads(ml("evaluate", "--data", root, "--json", *folder).stdout)
     assert (told["labels"], told["n"]) == ("folder", 8)

@@ -12,6 +12,7 @@ from ml.evaluate import (
     evaluate_probabilities,
     expected_calibration_error,
     macro_f1,
+    one_person_accuracy,
     wilson_interval,
 )
 from ml.inference import softmax
@@ -84,6 +85,14 @@ def test_coverage_counts_what_is_sure() -> None:
 def test_emotions_that_do_not_occur_do_not_lower_the_macro_f1() -> None:
     labels = np.array([0, 0, 1, 1], np.int64)
     assert macro_f1(confusion_matrix(labels, labels)) == 1.0
+
+
+def test_one_person_is_judged_by_the_other_nine() -> None:
+    votes = np.zeros((2, 10), np.int64)
+    votes[0, 0] = 10
+    votes[1, 3], votes[1, 1] = 8, 2
+    assert one_person_accuracy(votes) == pytest.approx(18 / 20)
+    assert math.isnan(one_person_accuracy(np.eye(4, 10, dtype=np.int64)))
 
 
 def test_no_face_is_refused() -> None:
