@@ -180,3 +180,6 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
 
     page_px = page.evaluate("() => document.documentElement.scrollWidth")
     assert page_px <= width_px
+    question = page.locator(".confirm-box").bounding_box()
+    assert question is not None
+    assert 0 <= question["x"] <= question["x"] + question["width"] <= width_px

@@ -361,9 +361,11 @@ class TestLiveView:
             page.wait_for_timeout(WINDOW_MS)
             rates.append(1000 * (len(answers) - before) / WINDOW_MS)
         shown = page.locator("[data-rate]").text_content()
+        side_px = page.locator("#camera").get_attribute("data-frame-side")
         with capsys.disabled():
             measured = ", ".join(f"{rate:.1f}" for rate in rates)
-            print(f"\nlive view: {measured} results a second; it says: {shown}")
+            print(f"\nlive view: {measured} results a second")
+            print(f"it says: {shown}, in frames of {side_px} px")
 
         assert max(rates) >= RESULTS_PER_SECOND
         assert set(answers) == {200}
@@ -399,6 +401,44 @@ class TestLiveView:
         numbers = [int(text.removesuffix(" %")) for text in percents]
         assert sum(numbers) == pytest.approx(100, abs=2)
         expect(page.get_by_role("status")).to_contain_text("Face 1:")
+
+    def test_a_face_that_moves_keeps_its_number(self, open_page: OpenPage) -> None:
+        page = open_page("/camera/")
+
+        numbers = page.evaluate(
+            """async () => {
+              const { Tracks } = await import(
+                document.querySelector("script[src*='camera/main']")
+                  .src.replace("main", "tracks"));
+              const tracks = new Tracks();
+              const scores = { happy: 0.7, sad: 0.1, surprise: 0.1, neutral: 0.1 };
+              const face = (x) => ({
+                box: { x, y: 100, width: 80, height: 100 },
+                probabilities: scores,
+                not_sure: false,
+              });
+              const seen = [];
+              const at = (now, ...faces) => {
+                tracks.update(faces, now);
+                seen.push(tracks.all.map((t) => `${t.number}@${t.goal.x}`).join(" "));
+              };
+              at(0, face(0), face(300));
+              at(200, face(270), face(90));
+              at(400, face(240), face(500));
+              at(1100, face(210), face(180));
+              return seen;
+            }"""
+        )
+
+        assert numbers == [
+            "1@0 2@300",
+            # Neither overlaps with where it was by much: the nearest goes on.
+            "1@90 2@270",
+            # One is out of view, but not yet forgotten; a stranger gets a new number.
+            "1@90 2@240 3@500",
+            # The first and the third were gone for too long.
+            "1@180 2@210",
+        ]
 
     def test_without_a_face_it_says_so(self, open_page: OpenPage) -> None:
         page = open_page("/camera/", switches=PATTERN)

@@ -118,6 +118,9 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
     page.get_by_text("Delete all", exact=True).click()
 
     assert page.evaluate(page_width) <= width_px
+    question = page.locator(".confirm-box").bounding_box()
+    assert question is not None
+    assert 0 <= question["x"] <= question["x"] + question["width"] <= width_px
 
 
 def test_a_key_is_made_copied_and_revoked(open_page: OpenPage) -> None:

@@ -97,6 +97,7 @@ function render() {
   for (const line of root.querySelectorAll("[data-for]")) {
     show(line, line.dataset.for === mode);
   }
+  parts.shutter.classList.toggle("button-quiet", phase === "counting");
   parts["shutter-words"].textContent =
     phase === "counting" ? "Cancel the countdown" : "Take the photo";
   parts["retake-words"].textContent = shotIsChosen ? "Another photo" : "Retake";
@@ -388,7 +389,8 @@ function showReading(reading, { perSecond, duration_ms, maxSide }) {
   panel.show(tracks.all, now);
   root.dataset.resultsPerSecond = perSecond.toFixed(2);
   const rate = perSecond ? `${perSecond.toFixed(1)} results a second` : "first result";
-  parts.rate.textContent = `${rate} · ${Math.round(duration_ms)} ms · ${maxSide} px`;
+  parts.rate.textContent = `${rate} · ${Math.round(duration_ms)} ms`;
+  root.dataset.frameSide = String(maxSide);
   hint(tracks.all.length ? "" : "No face in view");
 }
 

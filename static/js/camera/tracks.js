@@ -2,7 +2,8 @@
 // and its box and bars glide instead of jumping.
 
 const LOST_AFTER_MS = 600;
-const MIN_OVERLAP = 0.15;
+const MAX_STEP = 1.3;
+const MAX_GROWTH = 2;
 const GLIDE_MS = 70;
 const MEMORY = 0.55;
 const SIDES = ["x", "y", "width", "height"];
@@ -58,13 +59,13 @@ export class Tracks {
     const pairs = [];
     for (const track of this.#tracks) {
       for (const face of faces) {
-        const overlap = overlapOf(track.goal, face.box);
-        if (overlap >= MIN_OVERLAP) {
-          pairs.push({ track, face, overlap });
+        const step = stepBetween(track.goal, face.box);
+        if (step < MAX_STEP) {
+          pairs.push({ track, face, step });
         }
       }
     }
-    pairs.sort((one, other) => other.overlap - one.overlap);
+    pairs.sort((one, other) => one.step - other.step);
     const taken = new Set();
     for (const { track, face } of pairs) {
       if (!taken.has(track) && !taken.has(face)) {
@@ -101,15 +102,17 @@ export class Tracks {
   }
 }
 
-/** Intersection over union of two boxes, 0 to 1. */
-export function overlapOf(one, other) {
-  const width =
-    Math.min(one.x + one.width, other.x + other.width) - Math.max(one.x, other.x);
-  const height =
-    Math.min(one.y + one.height, other.y + other.height) - Math.max(one.y, other.y);
-  if (width <= 0 || height <= 0) {
-    return 0;
+/**
+ * How far one box is from another, in sides of the two; Infinity where their sizes are
+ * too different for one face. Two that do not overlap may still be one: between two
+ * answers a head moves.
+ */
+export function stepBetween(one, other) {
+  const sides = [one, other].map((box) => Math.sqrt(box.width * box.height));
+  if (Math.max(...sides) > MAX_GROWTH * Math.min(...sides)) {
+    return Infinity;
   }
-  const both = width * height;
-  return both / (one.width * one.height + other.width * other.height - both);
+  const dx = one.x + one.width / 2 - other.x - other.width / 2;
+  const dy = one.y + one.height / 2 - other.y - other.height / 2;
+  return Math.hypot(dx, dy) / ((sides[0] + sides[1]) / 2);
 }
