@@ -327,7 +327,8 @@ def train(
         Path | None, typer.Option(help="A cleaned manifest, from ml clean.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Pretrained weights of torchvision's network.")
+        Path | None,
+        typer.Option(help="Start from another run's checkpoint or torchvision's file."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,

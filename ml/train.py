@@ -184,7 +184,8 @@ def train(
 
     ``on_batch(done, total)`` follows an epoch. ``stop`` is asked after each epoch;
     where it says so, the run ends early and can be resumed. ``pretrained`` is a
-    file of torchvision's weights to start from. Raises ``TrainingError``.
+    checkpoint of another run or a file of torchvision's weights to start from.
+    Raises ``TrainingError``.
     """
     _check_data(config, train_faces, validation_faces)
     world = _World(config.device)
@@ -531,9 +532,20 @@ def _wants_bf16(config: TrainConfig, device: torch.device) -> bool:
 
 
 def _start_from(network: FaceNetwork, path: Path) -> None:
+    """A checkpoint of ours (its head, too, where it has the same rows) or a file of
+    torchvision's."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        load_pretrained(network, weights)
+        if "average" not in weights:
+            load_pretrained(network, weights)
+            return
+        own = network.state_dict()
+        fitting = {
+            name: value
+            for name, value in weights["average"].items()
+            if not name.startswith("head.") or own[name].shape == value.shape
+        }
+        network.load_state_dict(own | fitting)
     except Exception as error:  # Damaged files raise whatever zip and pickle like.
         raise TrainingError(f"{path} cannot be used: {error}") from error
 

@@ -120,6 +120,27 @@ def test_checkpoint_holds_nothing_but_tensors_and_text(tmp_path: Path) -> None:
     assert load_result(tmp_path).config == TINY
 
 
+def test_run_starts_where_another_one_ended(tmp_path: Path) -> None:
+    faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
+    first = train(TINY, faces, validation, tmp_path / "first")
+    gentle = replace(TINY, epochs=1, learning_rate=1e-6, warmup_epochs=0.0)
+    start = tmp_path / "first" / CHECKPOINT_FILE
+    second = train(
+        gentle, faces, validation, tmp_path / "second", pretrained=start
+    ).network.state_dict()
+    for name, value in first.network.named_parameters():
+        assert torch.allclose(value, second[name], atol=1e-3), name
+    folders = draw_set(12)
+    fewer = replace(gentle, model=replace(TINY.model, outputs=4))
+    third = train(fewer, folders, folders, tmp_path / "third", pretrained=start)
+    assert third.network.head.out_features == 4
+    body = third.network.state_dict()["body.0.weight"]
+    assert torch.allclose(body, second["body.0.weight"], atol=1e-3)
+    other = replace(fewer, model=replace(fewer.model, architecture="base"))
+    with pytest.raises(TrainingError, match="cannot be used"):
+        train(other, folders, folders, tmp_path / "fourth", pretrained=start)
+
+
 def test_short_epochs_and_bf16_train_as_well(tmp_path: Path) -> None:
     config = replace(TINY, faces_per_epoch=32, precision="bf16", label_smoothing=0.1)
     done: list[tuple[int, int]] = []
