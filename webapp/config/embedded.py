@@ -324,7 +324,7 @@ class Supervisor:
         try:
             async with asyncio.timeout(_WEB_LIMIT_SECONDS):
                 while not await _is_alive(self.port):
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(1)
         except TimeoutError:
             self.log.line("mien", "web does not answer yet; the lines above say why")
 
