@@ -24,15 +24,37 @@ OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
-def site() -> Iterator[str]:
-    """The address of a site as ``make run`` starts it, without a slash at the end."""
+def stack() -> Iterator[Stack]:
+    """The whole site as ``make run`` starts it."""
     folder = Path(tempfile.mkdtemp(prefix="mien-browser-"))
     hosts = {"MIEN_ALLOWED_HOSTS": f"127.0.0.1,localhost,{OTHER_HOST}"}
     try:
-        with Stack(folder / "home", hosts) as stack:
-            yield f"http://127.0.0.1:{stack.port}"
+        with Stack(folder / "home", hosts) as running:
+            yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def site(stack: Stack) -> str:
+    """Its address, without a slash at the end."""
+    return f"http://127.0.0.1:{stack.port}"
+
+
+@pytest.fixture
+def sleeping_worker(stack: Stack) -> Iterator[Callable[[], None]]:
+    """Nothing is read until this is called."""
+    worker = stack.service("inference")
+    processes = [worker, *worker.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+
+    def wake() -> None:
+        for process in processes:
+            process.resume()
+
+    yield wake
+    wake()
 
 
 @pytest.fixture(scope="session")
