@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -11,16 +12,24 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psutil
+import psycopg
+import redis
+from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_SECONDS = 120.0
 STOP_LIMIT_SECONDS = 40.0
+
+# Numbers 0 and 1 are the test session's; a Redis has 16.
+_redis_numbers = itertools.count(2)
 
 
 def environment(home: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -45,6 +54,38 @@ def processes_of(home: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+@contextmanager
+def own_services() -> Iterator[dict[str, str]]:
+    """The environment of a site with a database and a broker of its own.
+
+    Empty in the embedded profile, where a home of its own is enough. Otherwise an
+    empty database on the session's server, and two more numbers of its Redis.
+    """
+    if "MIEN_BROKER_URL" not in os.environ:
+        yield {}
+        return
+    redis_server = urlsplit(os.environ["MIEN_BROKER_URL"])
+    broker, cache = (
+        redis_server._replace(path=f"/{next(_redis_numbers)}").geturl()
+        for _ in range(2)
+    )
+    for url in (broker, cache):
+        with redis.Redis.from_url(url) as client:
+            client.flushdb()
+    server = urlsplit(os.environ["MIEN_DATABASE_URL"])
+    name = f"mien_site_{uuid.uuid4().hex[:8]}"
+    identifier = sql.Identifier(name)
+    with psycopg.connect(server.geturl(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
+    yield {
+        "MIEN_DATABASE_URL": server._replace(path=f"/{name}").geturl(),
+        "MIEN_BROKER_URL": broker,
+        "MIEN_CACHE_URL": cache,
+    }
+    with psycopg.connect(server.geturl(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
 class Stack:

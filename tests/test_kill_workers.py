@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from tests.pictures import astronaut, encode
-from tests.stack import Stack
+from tests.stack import Stack, own_services
 
 UPLOADS = 500
 KILLS = 40
@@ -82,12 +82,12 @@ def wait_until(find: Callable[[], psutil.Process | None]) -> psutil.Process:
 
 
 def test_no_photo_is_lost_and_none_read_twice_when_workers_are_killed(
-    tmp_path: Path, site_services: dict[str, str]
+    tmp_path: Path,
 ) -> None:
     chance = random.Random(SEED)
     image = encode(astronaut().resize((192, 192)))
 
-    with Stack(tmp_path / "home", site_services) as stack:
+    with own_services() as services, Stack(tmp_path / "home", services) as stack:
 
         def parent() -> psutil.Process | None:
             try:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.installing import system_chromium
-from tests.stack import Stack
+from tests.stack import Stack, own_services
 
 OTHER_HOST = "mien.test"
 """Leads to the site, too, but is no address that browsers trust without TLS."""
@@ -29,7 +29,10 @@ def stack() -> Iterator[Stack]:
     folder = Path(tempfile.mkdtemp(prefix="mien-browser-"))
     hosts = {"MIEN_ALLOWED_HOSTS": f"127.0.0.1,localhost,{OTHER_HOST}"}
     try:
-        with Stack(folder / "home", hosts) as running:
+        with (
+            own_services() as services,
+            Stack(folder / "home", {**services, **hosts}) as running,
+        ):
             yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
