@@ -1,7 +1,8 @@
 from django.contrib.auth import views
 from django.urls import path
 
-from webapp.accounts import api_key_views, views as account_views
+from webapp.accounts import api_key_views
+from webapp.accounts import views as account_views
 
 app_name = "accounts"
 
@@ -12,9 +13,7 @@ urlpatterns = [
         name="login",
     ),
     path("logout/", views.LogoutView.as_view(), name="logout"),
-    path(
-        "invitations/<str:secret>/", account_views.invitation, name="invitation"
-    ),
+    path("invitations/<str:secret>/", account_views.invitation, name="invitation"),
     path("api-keys/", api_key_views.api_keys, name="api-keys"),
     path(
         "api-keys/<uuid:key_id>/revoke/",

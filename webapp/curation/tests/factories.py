@@ -20,7 +20,7 @@ class PersonFactory(factory.django.DjangoModelFactory):
     class Meta:
         model = User
 
-    username = factory.Sequence(lambda number: f"person{number}")
+    username = factory.Sequence(lambda number: f"person{number:05}")
     role = Role.ANNOTATOR
 
 

@@ -1,6 +1,6 @@
 """Twenty people at once, on whichever database the tests run on.
 
-``MIEN_TEST_FACES=1000`` runs it at the size that ``docs/curation.md`` reports.
+``CURATION_TEST_FACES=1000`` runs it at the size that ``docs/curation.md`` reports.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from webapp.photos.models import Face, Photo, PhotoStatus
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CLIENTS = 20
-FACES = int(os.environ.get("MIEN_TEST_FACES", "200"))
+FACES = int(os.environ.get("CURATION_TEST_FACES", "200"))
 
 T = TypeVar("T")
 

@@ -1,0 +1,324 @@
+// The desk: the next faces are fetched and decoded ahead, so that one stands before the
+// key of the last is up. Votes are sent one after the other behind one's back, again
+// and again until the site has them; without this file the page is a plain form.
+
+import { buttonFor } from "./keys.js";
+
+const AHEAD = 5;
+const MAX_BACK = 20;
+const RENEW_EVERY_MS = 180_000;
+const RETRY_FIRST_MS = 300;
+const RETRY_MAX_MS = 8_000;
+
+const desk = document.querySelector("#desk");
+const urls = desk.dataset;
+const form = desk.querySelector("[data-form]");
+const token = form.querySelector("[name=csrfmiddlewaretoken]").value;
+const figure = desk.querySelector(".desk-face");
+const part = (name) => desk.querySelector(`[data-${name}]`);
+const picture = part("picture");
+const words = new Map(
+  [...form.querySelectorAll(".verdict")].map((button) => [
+    button.value,
+    button.querySelector("span").textContent,
+  ]),
+);
+
+/** Faces to come, the first of them on the desk; and those that were labelled. */
+let faces = [faceOf({ id: urls.claim, face: urls.face, photo: urls.photo })];
+const done = [];
+let lookingBack = -1;
+let shownAt = performance.now();
+let showsPhoto = false;
+let unsent = 0;
+let filling = null;
+let chain = Promise.resolve();
+
+function faceOf(claim) {
+  const image = new Image();
+  image.src = claim.face;
+  return { ...claim, image, ready: image.decode().catch(() => {}) };
+}
+
+// --- Talking to the site ---------------------------------------------------------
+
+class Refused extends Error {
+  constructor(status, body) {
+    super(body.detail ?? "The site refused that.");
+    this.status = status;
+    this.code = body.code;
+  }
+}
+
+async function ask(method, url, body) {
+  let wait = RETRY_FIRST_MS;
+  for (;;) {
+    let response = null;
+    try {
+      response = await fetch(url, {
+        method,
+        headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+        body: body === undefined ? undefined : JSON.stringify(body),
+      });
+    } catch {
+      // The network is away: what was said is kept here and sent again.
+    }
+    if (response?.ok) {
+      return response.status === 204 ? {} : response.json();
+    }
+    if (response && response.status < 500 && response.status !== 429) {
+      throw new Refused(response.status, await response.json().catch(() => ({})));
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    wait = Math.min(wait * 2, RETRY_MAX_MS);
+  }
+}
+
+/** One after the other, in the order of the keys. */
+function send(action) {
+  unsent += 1;
+  showUnsent();
+  chain = chain
+    .then(action)
+    .catch(refused)
+    .finally(() => {
+      unsent -= 1;
+      showUnsent();
+    });
+  return chain;
+}
+
+function refused(error) {
+  if (!(error instanceof Refused)) {
+    throw error;
+  }
+  if (error.status === 403) {
+    // Paused, or logged out: the page says it in full.
+    location.reload();
+    return;
+  }
+  alertWith(error.message);
+}
+
+function showUnsent() {
+  part("saving").textContent = unsent > 1 ? `, saving ${unsent}` : "";
+}
+
+function alertWith(text) {
+  part("alert").hidden = !text;
+  part("alert-words").textContent = text;
+}
+
+/** Have some faces ahead; asking again gives the same ones and renews them. */
+function fill() {
+  filling ??= (async () => {
+    try {
+      await chain;
+      const answer = await ask("POST", urls.apiClaims, { count: AHEAD });
+      const known = new Set([...faces, ...done].map((face) => face.id));
+      for (const claim of answer.claims) {
+        if (!known.has(claim.id)) {
+          faces.push(faceOf(claim));
+        }
+      }
+    } catch (error) {
+      refused(error);
+    } finally {
+      filling = null;
+    }
+    show();
+  })();
+  return filling;
+}
+
+// --- Showing -----------------------------------------------------------------------
+
+function current() {
+  return lookingBack >= 0 ? done[done.length - 1 - lookingBack] : faces[0];
+}
+
+let shown = null;
+
+function show(since) {
+  const face = current();
+  document.querySelector("#nothing").hidden = Boolean(face);
+  desk.hidden = !face;
+  part("looking-back").hidden = lookingBack < 0;
+  for (const button of form.querySelectorAll(".verdict")) {
+    button.classList.toggle("is-pressed", lookingBack >= 0 && button.value === face?.said);
+  }
+  if (lookingBack >= 0) {
+    part("said").textContent = words.get(face.said) ?? "nothing: you skipped it";
+  }
+  if (!face || face === shown) {
+    return;
+  }
+  shown = face;
+  showsPhoto = false;
+  figure.dataset.zoom = "0";
+  figure.classList.remove("shows-photo");
+  pressed("photo", false);
+  picture.src = face.face;
+  shownAt = performance.now();
+  if (since !== undefined) {
+    face.ready.then(() =>
+      requestAnimationFrame(() =>
+        performance.measure("next-face", { start: since, end: performance.now() }),
+      ),
+    );
+  }
+}
+
+function pressed(name, on) {
+  form.querySelector(`[data-do=${name}]`).setAttribute("aria-pressed", String(on));
+}
+
+// --- What the keys do ------------------------------------------------------------
+
+function label(verdict, key, since) {
+  const face = current();
+  if (!face) {
+    return;
+  }
+  alertWith("");
+  if (lookingBack >= 0) {
+    revise(face, verdict);
+    return;
+  }
+  const duration = Math.round(performance.now() - shownAt);
+  faces.shift();
+  face.said = verdict;
+  done.push(face);
+  done.splice(0, done.length - MAX_BACK);
+  part("status").textContent = words.get(verdict) ?? "Skipped";
+  show(since);
+  send(async () => {
+    if (verdict === "skip") {
+      await ask("POST", `${urls.apiClaim}${face.id}/skip`);
+      return;
+    }
+    const answer = await ask("POST", `${urls.apiClaim}${face.id}/verdict`, {
+      verdict,
+      key,
+      duration_ms: duration,
+    });
+    part("today").textContent = answer.today;
+  });
+  if (faces.length < AHEAD - 1) {
+    fill();
+  }
+}
+
+function revise(face, verdict) {
+  if (verdict === "skip" || face.said === "skip") {
+    alertWith("A skipped face comes back by undo, as long as nobody else has it.");
+    return;
+  }
+  face.said = verdict;
+  lookingBack = -1;
+  show();
+  send(() => ask("PUT", `${urls.apiClaim}${face.id}/verdict`, { verdict }));
+}
+
+function undo() {
+  lookingBack = -1;
+  alertWith("");
+  send(async () => {
+    const claim = await ask("POST", urls.apiUndo);
+    const index = done.findIndex((face) => face.id === claim.id);
+    const [face] = index >= 0 ? done.splice(index, 1) : [faceOf(claim)];
+    faces = [face, ...faces.filter((other) => other.id !== face.id)];
+    part("status").textContent = "Undone";
+    show();
+  });
+}
+
+const actions = {
+  back() {
+    if (lookingBack < done.length - 1) {
+      lookingBack += 1;
+      show();
+    }
+  },
+  forward() {
+    if (lookingBack >= 0) {
+      lookingBack -= 1;
+      show();
+    }
+  },
+  photo() {
+    showsPhoto = !showsPhoto;
+    figure.classList.toggle("shows-photo", showsPhoto);
+    picture.src = showsPhoto ? current().photo : current().face;
+    pressed("photo", showsPhoto);
+  },
+  zoom() {
+    figure.dataset.zoom = String((Number(figure.dataset.zoom) + 1) % 3);
+  },
+  brightness() {
+    figure.dataset.brightness = String((Number(figure.dataset.brightness) + 1) % 4);
+  },
+};
+
+function press(button, key, since) {
+  if (button.dataset.do) {
+    actions[button.dataset.do]();
+  } else if (button.getAttribute("formaction")?.endsWith("/undo/")) {
+    undo();
+  } else {
+    label(button.value, key, since);
+  }
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "ArrowRight" && lookingBack >= 0) {
+    event.preventDefault();
+    actions.forward();
+    return;
+  }
+  const button = buttonFor(event);
+  if (button) {
+    event.preventDefault();
+    press(button, event.key, event.timeStamp);
+  }
+});
+
+form.addEventListener("click", (event) => {
+  const button = event.target instanceof Element && event.target.closest("button");
+  if (button && !button.getAttribute("formaction")?.endsWith("/stop/")) {
+    event.preventDefault();
+    press(button, "", event.timeStamp);
+  }
+});
+
+// What a person has before them stays theirs while they are here, and goes back when
+// they leave; the lease does the same ten minutes later.
+setInterval(() => {
+  if (!document.hidden) {
+    ask("POST", urls.apiRenew).catch(refused);
+  }
+}, RENEW_EVERY_MS);
+
+addEventListener("beforeunload", (event) => {
+  if (unsent > 0) {
+    event.preventDefault();
+  }
+});
+
+addEventListener("pagehide", () => {
+  if (unsent === 0) {
+    fetch(urls.apiClaims, {
+      method: "DELETE",
+      keepalive: true,
+      headers: { "X-CSRFToken": token },
+    });
+  }
+});
+
+addEventListener("pageshow", (event) => {
+  if (event.persisted) {
+    location.reload();
+  }
+});
+
+fill();

@@ -1,0 +1,57 @@
+// A key presses the button that names it (data-key), unless somebody is typing.
+
+export function isTyping(target) {
+  return (
+    target instanceof HTMLElement &&
+    (target.isContentEditable ||
+      target.matches("textarea, select, input:not([type=checkbox], [type=radio])"))
+  );
+}
+
+export function buttonFor(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) {
+    return null;
+  }
+  if (isTyping(event.target)) {
+    return null;
+  }
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  return document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+}
+
+if (document.querySelector("#desk") === null) {
+  document.addEventListener("keydown", (event) => {
+    const button = buttonFor(event);
+    if (button) {
+      event.preventDefault();
+      button.click();
+    }
+  });
+}
+
+// The grid: how many are selected, and all or none at once.
+const grid = document.querySelector("[data-grid]");
+if (grid) {
+  const boxes = [...grid.querySelectorAll("input[name=face]")];
+  const words = grid.querySelector("[data-selected]");
+  const count = () => boxes.filter((box) => box.checked).length;
+  const say = () => {
+    words.textContent = `${count()} selected`;
+  };
+  grid.addEventListener("change", say);
+  grid.querySelector("[data-all]").addEventListener("click", () => {
+    const select = count() < boxes.length;
+    for (const box of boxes) {
+      box.checked = select;
+    }
+    say();
+  });
+  grid.addEventListener("submit", (event) => {
+    if (count() === 0) {
+      event.preventDefault();
+      words.textContent = "Select at least one face first";
+    }
+  });
+  // Coming back by the browser's button may bring checked boxes along.
+  say();
+}

@@ -1,0 +1,63 @@
+"""Invitations, and the page of whoever tried too many passwords."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import login
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+
+from webapp.accounts.services import (
+    accept_invitation,
+    get_open_invitation,
+)
+from webapp.core.errors import DomainError
+from webapp.core.responses import error_response
+
+
+@never_cache
+@sensitive_post_parameters("password")
+def invitation(request: HttpRequest, secret: str) -> HttpResponse:
+    """Where an invitation leads: choose a name and a password, and be logged in."""
+    opened = get_open_invitation(secret=secret)
+    context: dict[str, Any] = {"invitation": opened, "name": ""}
+    status = 200
+    if request.method == "POST":
+        context["name"] = request.POST.get("username", "").strip()
+        try:
+            person = accept_invitation(
+                secret=secret,
+                username=context["name"],
+                password=request.POST.get("password", ""),
+            )
+        except DomainError as error:
+            context["error"], status = str(error), error.http_status
+        else:
+            login(request, person, "django.contrib.auth.backends.ModelBackend")
+            messages.success(request, f"Welcome, {person.username}.")
+            return redirect(settings.LOGIN_REDIRECT_URL)
+    response = render(request, "accounts/invitation.html", context, status=status)
+    # The address is the secret: no other page may learn it.
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def locked_out(
+    request: HttpRequest, credentials: dict[str, Any] | None = None, *args: Any
+) -> HttpResponse:
+    """What django-axes answers after too many wrong passwords."""
+    minutes = round(settings.AXES_COOLOFF_TIME * 60)
+    response = error_response(
+        request,
+        429,
+        "locked_out",
+        f"Too many wrong passwords for this name. Please wait {minutes} minutes, then "
+        "try again, or ask an admin for a new invitation.",
+    )
+    response["Retry-After"] = str(minutes * 60)
+    return response

@@ -1,0 +1,412 @@
+"""What pages and the API read of curation."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from ml.agreement import cohens_kappa, fleiss_kappa
+from ml.consensus import VERDICTS
+from ml.evaluate import wilson_interval
+from ml.labels import EMOTIONS
+from webapp.accounts.models import User
+from webapp.core.errors import NotFound
+from webapp.curation.models import (
+    Claim,
+    ClaimStatus,
+    Consensus,
+    ConsensusState,
+    Correction,
+    GoldFace,
+    Pause,
+    QueueItem,
+    QueueStatus,
+    Source,
+)
+from webapp.curation.services.priority import served_probabilities
+from webapp.curation.services.quality import GoldScore, gold_score
+from webapp.photos.models import Face
+from webapp.registry.models import ModelVersion
+
+DAYS_SHOWN: Final = 30
+_KAPPA_FACES: Final = 5000
+"""Kappa looks at the latest so many faces: enough, and soon done."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLabel:
+    """What a data set takes from curation: one decided face that may be used.
+
+    ``label`` is one of the four emotions. ``tally`` counts the votes in
+    ``ml.consensus.VERDICTS`` order, for soft labels; ``weight`` is how far the label
+    can be relied on, in (0, 1].
+    """
+
+    face_id: uuid.UUID
+    photo_id: uuid.UUID
+    label: str
+    tally: tuple[int, ...]
+    weight: float
+    reason: str
+    sampled: bool
+    decided_at: datetime
+
+
+def training_labels() -> Iterator[TrainingLabel]:
+    """Every face whose label may train, in the order of decision.
+
+    Decided by people (never by a flag), one of the four emotions, with consent that
+    still holds, and no gold face: who labels gold well must not teach by it.
+    """
+    rows = (
+        Consensus.objects.filter(
+            state=ConsensusState.DECIDED,
+            verdict__in=[emotion.value for emotion in EMOTIONS],
+            face__photo__training_consent_at__isnull=False,
+            face__gold__isnull=True,
+        )
+        .order_by("decided_at", "face_id")
+        .values_list(
+            "face_id",
+            "face__photo_id",
+            "verdict",
+            "tally",
+            "agreement",
+            "quality",
+            "method",
+            "face__queue_item__reason",
+            "face__queue_item__sampled",
+            "decided_at",
+        )
+    )
+    for face, photo, label, tally, agreement, quality, method, *rest in rows.iterator(
+        chunk_size=2000
+    ):
+        reason, sampled, decided_at = rest
+        weight = quality if quality is not None else agreement
+        yield TrainingLabel(
+            face_id=face,
+            photo_id=photo,
+            label=label,
+            tally=tuple(tally),
+            weight=1.0 if method == "adjudicated" else max(weight, 0.05),
+            reason=reason or "",
+            sampled=bool(sampled),
+            decided_at=decided_at,
+        )
+
+
+def count_new_labels(*, since: datetime | None) -> int:
+    """Labels that may train and were decided after a moment."""
+    labels = Consensus.objects.filter(
+        state=ConsensusState.DECIDED,
+        verdict__in=[emotion.value for emotion in EMOTIONS],
+        face__photo__training_consent_at__isnull=False,
+        face__gold__isnull=True,
+    )
+    if since is not None:
+        labels = labels.filter(decided_at__gt=since)
+    return labels.count()
+
+
+def last_trained_at() -> datetime | None:
+    """When the latest version that was trained here came to be."""
+    return ModelVersion.objects.filter(shipped=False).aggregate(at=Max("created_at"))[
+        "at"
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAccuracy:
+    """How often the model is right on the random sample, with its 95 % interval."""
+
+    right: int
+    labelled: int
+
+    @property
+    def share(self) -> float | None:
+        return self.right / self.labelled if self.labelled else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.right, self.labelled)
+
+
+def live_accuracy() -> LiveAccuracy:
+    """Of sampled faces with one of the four emotions, what their visitors were told."""
+    decided = dict(
+        Consensus.objects.filter(
+            state=ConsensusState.DECIDED,
+            verdict__in=[emotion.value for emotion in EMOTIONS],
+            face__queue_item__sampled=True,
+        ).values_list("face_id", "verdict")
+    )
+    read = served_probabilities(face_ids=list(decided))
+    right = sum(
+        EMOTIONS[int(np.argmax(values))].value == decided[face]
+        for face, values in read.items()
+    )
+    return LiveAccuracy(right, len(read))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """The queue at one moment. ``oldest_at`` is null where nothing waits;
+    ``by_verdict`` counts decided faces in ``VERDICTS`` order."""
+
+    waiting: int
+    oldest_at: datetime | None
+    held: int
+    disputed: int
+    decided: int
+    by_reason: dict[str, int]
+    by_verdict: dict[str, int]
+    labels_per_day: list[tuple[date, int]]
+    agreement: float | None
+    kappa: float | None
+    live: LiveAccuracy
+    new_labels: int
+    gold_faces: int
+
+
+def queue_figures() -> QueueFigures:
+    """Everything that the dashboard shows."""
+    waiting = QueueItem.objects.filter(
+        status=QueueStatus.WAITING, face__photo__training_consent_at__isnull=False
+    )
+    decided = Consensus.objects.filter(state=ConsensusState.DECIDED)
+    verdicts = dict(
+        decided.order_by().values_list("verdict").annotate(count=Count("pk"))
+    )
+    return QueueFigures(
+        waiting=waiting.count(),
+        oldest_at=waiting.aggregate(at=Min("created_at"))["at"],
+        held=Claim.objects.filter(
+            status=ClaimStatus.HELD, expires_at__gt=timezone.now()
+        ).count(),
+        disputed=disputed_faces().count(),
+        decided=decided.count(),
+        by_reason=dict(
+            waiting.order_by()
+            .values_list("reason")
+            .annotate(count=Count("pk"))
+            .order_by("-count")
+        ),
+        by_verdict={word: verdicts.get(word, 0) for word in VERDICTS},
+        labels_per_day=labels_per_day(corrections=human_votes()),
+        agreement=Consensus.objects.filter(votes__gte=2).aggregate(
+            mean=Avg("agreement")
+        )["mean"],
+        kappa=overall_kappa(),
+        live=live_accuracy(),
+        new_labels=count_new_labels(since=last_trained_at()),
+        gold_faces=GoldFace.objects.count(),
+    )
+
+
+def human_votes() -> QuerySet[Correction]:
+    """Current votes of annotators and adjudicators."""
+    return Correction.objects.filter(
+        retracted_at__isnull=True, source__in=[Source.ANNOTATOR, Source.ADJUDICATOR]
+    )
+
+
+def labels_per_day(*, corrections: QuerySet[Correction]) -> list[tuple[date, int]]:
+    """The last thirty days, days without a label included, oldest first."""
+    today = timezone.now().date()
+    first = today - timedelta(days=DAYS_SHOWN - 1)
+    counted = dict(
+        corrections.filter(created_at__date__gte=first)
+        .order_by()
+        .annotate(day=TruncDate("created_at"))
+        .values_list("day")
+        .annotate(count=Count("pk"))
+    )
+    days = [first + timedelta(days=number) for number in range(DAYS_SHOWN)]
+    return [(day, counted.get(day, 0)) for day in days]
+
+
+def overall_kappa() -> float | None:
+    """Fleiss' kappa over the faces that were labelled last."""
+    tallies = list(
+        Consensus.objects.filter(votes__gte=2)
+        .order_by("-created_at")
+        .values_list("tally", flat=True)[:_KAPPA_FACES]
+    )
+    return fleiss_kappa(np.array(tallies, np.int64)) if tallies else None
+
+
+def disputed_faces() -> QuerySet[Consensus]:
+    """What waits for an adjudicator, oldest first."""
+    return (
+        Consensus.objects.filter(
+            state=ConsensusState.DISPUTED,
+            face__photo__training_consent_at__isnull=False,
+        )
+        .select_related("face", "face__photo")
+        .defer("face__crop")
+        .order_by("created_at", "pk")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFigures:
+    """One annotator's work.
+
+    ``kappa`` is Cohen's, against what was decided on the same faces;
+    ``agreement_by_verdict`` the share of each verdict of theirs that was decided so,
+    null where they never said it; ``median_ms`` how long a face took them.
+    """
+
+    person: User
+    votes: int
+    skips: int
+    today: int
+    median_ms: int | None
+    gold: GoldScore
+    kappa: float | None
+    agreement: float | None
+    agreement_by_verdict: dict[str, float | None]
+    by_verdict: dict[str, int]
+    labels_per_day: list[tuple[date, int]]
+    pause: Pause | None
+
+
+def person_figures(*, person: User) -> PersonFigures:
+    votes = human_votes().filter(author=person)
+    pairs = list(
+        votes.filter(
+            face__consensus__state=ConsensusState.DECIDED,
+            face__consensus__votes__gte=2,
+        ).values_list("verdict", "face__consensus__verdict")
+    )
+    given = np.array([VERDICTS.index(mine) for mine, _ in pairs], np.int64)
+    decided = np.array([VERDICTS.index(theirs) for _, theirs in pairs], np.int64)
+    counts = Counter(votes.values_list("verdict", flat=True))
+    durations = list(
+        votes.filter(duration_ms__isnull=False)
+        .order_by("-created_at")
+        .values_list("duration_ms", flat=True)[:500]
+    )
+    return PersonFigures(
+        person=person,
+        votes=sum(counts.values()),
+        skips=Claim.objects.filter(person=person, status=ClaimStatus.SKIPPED).count(),
+        today=votes.filter(created_at__date=timezone.now().date()).count(),
+        median_ms=int(np.median(durations)) if durations else None,
+        gold=gold_score(person=person),
+        kappa=cohens_kappa(given, decided),
+        agreement=float((given == decided).mean()) if pairs else None,
+        agreement_by_verdict={
+            word: float((decided[given == index] == index).mean())
+            if (given == index).any()
+            else None
+            for index, word in enumerate(VERDICTS)
+        },
+        by_verdict={word: counts.get(word, 0) for word in VERDICTS},
+        labels_per_day=labels_per_day(corrections=votes),
+        pause=Pause.objects.filter(person=person, lifted_at__isnull=True).first(),
+    )
+
+
+def face_history(*, face_id: uuid.UUID) -> list[Correction]:
+    """Everything that was ever said of a face, in order, taken back or not."""
+    return list(
+        Correction.objects.filter(face_id=face_id)
+        .select_related("author")
+        .order_by("created_at", "pk")
+    )
+
+
+def face_consensus(*, face_id: uuid.UUID) -> Consensus | None:
+    return Consensus.objects.filter(face_id=face_id).first()
+
+
+def recent_votes(*, person: User, count: int = 50) -> list[Correction]:
+    """What a person said last, with what was decided on the same faces."""
+    return list(
+        human_votes()
+        .filter(author=person)
+        .select_related("face__consensus")
+        .defer("face__crop")
+        .order_by("-created_at")[:count]
+    )
+
+
+def get_face(*, face_id: uuid.UUID) -> Face:
+    """A face with its photo; ``NotFound`` where it is gone."""
+    face = Face.objects.select_related("photo").filter(pk=face_id).first()
+    if face is None:
+        raise NotFound("This face is gone: its owner deleted the photo.")
+    return face
+
+
+def may_see_history(*, person: User, face_id: uuid.UUID) -> bool:
+    """An annotator sees what others said once they have said their own."""
+    return human_votes().filter(author=person, face_id=face_id).exists()
+
+
+def decided_today(*, person: User) -> int:
+    """How many labels a person has given today."""
+    return (
+        human_votes()
+        .filter(author=person, created_at__date=timezone.now().date())
+        .count()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AlikeFace:
+    """A face of the grid, and how like the first one it is, in [-1, 1]."""
+
+    face_id: uuid.UUID
+    likeness: float
+
+
+def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
+    """Undecided faces that the model finds alike, the most alike first.
+
+    Alike in where in the face the model sees each emotion. Without ``seed`` the face
+    that is due next leads.
+    """
+    open_faces = list(
+        QueueItem.objects.filter(
+            ~Q(face__consensus__state=ConsensusState.DECIDED),
+            face__photo__training_consent_at__isnull=False,
+        )
+        .order_by("-priority", "created_at")
+        .values_list("face_id", flat=True)[:2000]
+    )
+    if seed is not None and seed not in open_faces:
+        open_faces.insert(0, seed)
+    rows = Face.objects.filter(
+        pk__in=open_faces,
+        predictions__model_version=F("photo__model_version"),
+    ).values_list("pk", "predictions__activation")
+    maps = {pk: np.frombuffer(bytes(data), "<f2") for pk, data in rows}
+    leader = seed if seed in maps else next((f for f in open_faces if f in maps), None)
+    if leader is None:
+        return []
+    first = maps[leader]
+    alike = [
+        AlikeFace(face, _likeness(first, values))
+        for face, values in maps.items()
+        if values.shape == first.shape
+    ]
+    alike.sort(key=lambda face: (face.face_id != leader, -face.likeness))
+    return alike[:count]
+
+
+def _likeness(left: np.ndarray, right: np.ndarray) -> float:
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm else 0.0

@@ -1,0 +1,152 @@
+"""Before the vote nothing tells what the model, the visitor or anybody else said."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from webapp.accounts.models import User
+from webapp.curation.models import Claim, Correction, QueueItem
+from webapp.curation.services.claims import claim_faces
+from webapp.curation.services.flags import submit_flag
+from webapp.curation.services.quality import add_gold
+from webapp.curation.tests.factories import (
+    FaceFactory,
+    PersonFactory,
+    QueuedFaceFactory,
+)
+from webapp.photos.models import Face
+
+pytestmark = pytest.mark.django_db
+
+Person = tuple[Client, User]
+
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_CHANGES = re.compile(
+    r'(csrfmiddlewaretoken" value="\w+")|("expires_at":"[^"]+")|(person\d+)'
+)
+
+
+def known_face(model: str, visitor: str, other: str) -> Face:
+    """A face of which the model, a visitor and an annotator said these words."""
+    words = ("happy", "sad", "surprise", "neutral")
+    face = QueuedFaceFactory(
+        probabilities=tuple(0.97 if word == model else 0.01 for word in words)
+    )
+    submit_flag(face=face, visitor_key="v" * 64, verdict=visitor)
+    Correction.objects.create(
+        face=face,
+        author=PersonFactory(),
+        verdict=other,
+        source="annotator",
+        comment=f"clearly {other}",
+    )
+    return face
+
+
+def every_response(client: Client, person: User, face: Face) -> dict[str, str]:
+    """What an annotator can read before the vote, by address, with everything that
+    differs by chance made alike."""
+    texts: dict[str, str] = {}
+
+    def keep(name: str, response: object) -> None:
+        body = response.content  # type: ignore[attr-defined]
+        headers = sorted(response.headers.items())  # type: ignore[attr-defined]
+        text = f"{response.status_code} {headers} {body!r}"  # type: ignore[attr-defined]
+        texts[name] = _CHANGES.sub("", _UUID.sub("ID", text))
+
+    keep("desk", client.get(reverse("curation:desk")))
+    keep("claims", client.post(reverse("api-claims"), {"count": 1}, "application/json"))
+    keep("renew", client.post(reverse("api-claims-renew")))
+    claim = Claim.objects.get(person=person)
+    assert claim.face_id == face.pk
+    for name in ("face", "photo"):
+        keep(name, client.get(reverse(f"curation:{name}", args=[claim.pk])))
+    for name in ("history", "judged-face", "judged-photo"):
+        keep(name, client.get(reverse(f"curation:{name}", args=[face.pk])))
+    for name in ("disputes", "alike", "people"):
+        keep(name, client.get(reverse(f"curation:{name}")))
+    keep("me", client.get(reverse("curation:me")))
+    for name in ("api-history", "api-judge", "api-gold"):
+        keep(name, client.get(reverse(name, args=[face.pk])))
+    for name in ("api-disputes", "api-people", "api-me"):
+        keep(name, client.get(reverse(name)))
+    keep("photo-api", client.get(f"/api/v1/photos/{face.photo_id}"))
+    keep("photo-page", client.get(f"/photos/{face.photo_id}/"))
+    keep("export", client.get(reverse("curation:export", args=["csv"])))
+    return texts
+
+
+def world(model: str, visitor: str, other: str) -> dict[str, str]:
+    Face.objects.all().delete()
+    client, person = Client(), PersonFactory()
+    client.force_login(person)
+    face = known_face(model, visitor, other)
+    return every_response(client, person, face)
+
+
+@pytest.mark.parametrize(
+    ("model", "visitor", "other"),
+    [
+        ("sad", "neutral", "happy"),
+        ("neutral", "unclear", "not_a_face"),
+        ("surprise", "sad", "sad"),
+    ],
+)
+def test_no_response_before_the_vote_depends_on_what_was_said(
+    model: str, visitor: str, other: str
+) -> None:
+    """Two sites that differ in nothing but what was said answer byte for byte the
+    same."""
+    plain = world("happy", "surprise", "neutral")
+
+    for name, text in world(model, visitor, other).items():
+        assert text == plain[name], name
+
+
+def test_gold_faces_answer_like_all_others() -> None:
+    ordinary = world("happy", "surprise", "neutral")
+    Face.objects.all().delete()
+    client, person = Client(), PersonFactory()
+    client.force_login(person)
+    face = known_face("happy", "surprise", "neutral")
+    QueueItem.objects.all().delete()
+    add_gold(face_id=face.pk, verdict="happy", chosen_by=None)
+    Claim.objects.create(
+        face=face, person=person, is_gold=True, expires_at="2100-01-01T00:00Z"
+    )
+
+    assert every_response(client, person, face) == ordinary
+
+
+def test_why_a_face_is_on_the_queue_is_not_told(annotator: Person) -> None:
+    client, _ = annotator
+    for reason in ("flag", "unsure", "suspect", "sample"):
+        QueuedFaceFactory(queued=reason)
+
+    page = client.get(reverse("curation:desk")).content.decode()
+    answer = client.post(reverse("api-claims"), {"count": 4}, "application/json").json()
+
+    for reason in ("flag", "unsure", "suspect", "sample"):
+        assert reason not in page
+    assert len(answer["claims"]) == 4
+    for claim in answer["claims"]:
+        assert set(claim) == {"id", "face", "photo", "expires_at"}
+
+
+def test_claims_do_not_name_their_face(annotator: Person) -> None:
+    """Whoever knew a face's id could look for it elsewhere."""
+    client, person = annotator
+    face = FaceFactory()
+    QueuedFaceFactory()
+    (claim,) = claim_faces(person=person)
+
+    page = client.get(reverse("curation:desk")).content.decode()
+
+    ids = {uuid.UUID(text) for text in _UUID.findall(page)}
+    assert ids == {claim.pk}
+    assert face.pk not in ids

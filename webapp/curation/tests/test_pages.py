@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import io
+import uuid
+import zipfile
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.test import Client
+from django.urls import reverse
+from PIL import Image
+
+from tests.pictures import astronaut, encode
+from webapp.accounts.models import User
+from webapp.curation.models import Claim, Consensus, Correction, GoldFace, Pause
+from webapp.curation.services.claims import claim_faces
+from webapp.curation.services.votes import submit_correction
+from webapp.curation.tests.factories import PersonFactory, QueuedFaceFactory
+from webapp.photos.models import Face
+
+pytestmark = pytest.mark.django_db
+
+Person = tuple[Client, User]
+
+
+def dispute() -> Face:
+    face = QueuedFaceFactory()
+    for verdict in ("happy", "sad", "unclear"):
+        person = PersonFactory()
+        (claim,) = claim_faces(person=person)
+        submit_correction(
+            person=person, claim_id=claim.pk, verdict=verdict, comment=f"so {verdict}"
+        )
+    return face
+
+
+PAGES = {
+    "annotator": ["dashboard", "desk", "me"],
+    "judge": ["disputes", "alike", "people"],
+}
+
+
+@pytest.mark.parametrize("name", [*PAGES["annotator"], *PAGES["judge"]])
+def test_strangers_log_in_first(client: Client, name: str) -> None:
+    response = client.get(reverse(f"curation:{name}"))
+
+    assert response.status_code == 302
+    assert response["Location"].startswith("/accounts/login/")
+
+
+@pytest.mark.parametrize("name", PAGES["judge"])
+def test_annotators_do_not_judge(annotator: Person, name: str) -> None:
+    assert annotator[0].get(reverse(f"curation:{name}")).status_code == 403
+
+
+@pytest.mark.parametrize("name", [*PAGES["annotator"], *PAGES["judge"]])
+def test_pages_stand_on_an_empty_site_and_on_a_full_one(
+    admin: Person, name: str
+) -> None:
+    assert admin[0].get(reverse(f"curation:{name}")).status_code == 200
+    dispute()
+    QueuedFaceFactory.create_batch(3)
+
+    response = admin[0].get(reverse(f"curation:{name}"))
+
+    assert response.status_code == 200
+    assert b"style=" not in response.content
+    assert b"{{" not in response.content
+
+
+def test_desk_works_as_a_plain_form(annotator: Person) -> None:
+    client, person = annotator
+    QueuedFaceFactory.create_batch(2)
+    client.get(reverse("curation:desk"))
+    first = Claim.objects.get(person=person)
+
+    client.post(reverse("curation:vote", args=[first.pk]), {"verdict": "sad"})
+    client.post(reverse("curation:undo"))
+    client.post(reverse("curation:vote", args=[first.pk]), {"verdict": "happy"})
+    client.get(reverse("curation:desk"))
+    second = Claim.objects.get(person=person, status="held")
+    client.post(reverse("curation:vote", args=[second.pk]), {"verdict": "skip"})
+
+    said = Correction.objects.filter(author=person, retracted_at=None)
+    assert [row.verdict for row in said] == ["happy"]
+    assert b"Nothing waits for you" in client.get(reverse("curation:desk")).content
+
+
+def test_lost_face_is_explained_and_the_desk_goes_on(annotator: Person) -> None:
+    client, _ = annotator
+    url = reverse("curation:vote", args=[uuid.uuid4()])
+
+    response = client.post(url, {"verdict": "sad"}, follow=True)
+
+    assert "not yours any more" in response.content.decode()
+
+
+def test_stopping_gives_the_faces_back(annotator: Person) -> None:
+    client, person = annotator
+    QueuedFaceFactory()
+    client.get(reverse("curation:desk"))
+
+    client.post(reverse("curation:stop"))
+
+    assert not Claim.objects.filter(person=person).exists()
+
+
+def test_paused_person_reads_why(annotator: Person) -> None:
+    client, person = annotator
+    Pause.objects.create(person=person, reason="Thank you. Let us talk.")
+
+    response = client.get(reverse("curation:desk"))
+
+    assert response.status_code == 403
+    assert b"Thank you. Let us talk." in response.content
+
+
+def test_pictures_are_for_who_holds_the_face(annotator: Person) -> None:
+    client, person = annotator
+    face = QueuedFaceFactory(photo__width_px=512, photo__height_px=512, x=180, y=70)
+    default_storage.save(face.photo.file_name, ContentFile(encode(astronaut())))
+    (claim,) = claim_faces(person=person)
+    stranger = Client()
+    stranger.force_login(PersonFactory())
+
+    for name in ("face", "photo"):
+        url = reverse(f"curation:{name}", args=[claim.pk])
+        picture = Image.open(io.BytesIO(client.get(url).content))
+        assert picture.format == "JPEG"
+        assert stranger.get(url).status_code == 409
+        assert Client().get(url).status_code == 302
+    assert picture.size == (512, 512)
+
+
+def test_picture_of_a_photo_that_is_gone_is_the_crop(annotator: Person) -> None:
+    client, person = annotator
+    QueuedFaceFactory()
+    (claim,) = claim_faces(person=person)
+
+    for name in ("face", "photo"):
+        response = client.get(reverse(f"curation:{name}", args=[claim.pk]))
+        assert Image.open(io.BytesIO(response.content)).size == (48, 48)
+
+
+def test_adjudicator_sees_all_votes_and_comments_and_decides(judge: Person) -> None:
+    client, _ = judge
+    face = dispute()
+    page = client.get(reverse("curation:disputes")).content.decode()
+    for words in ("so happy", "so sad", "so unclear"):
+        assert words in page
+
+    client.post(
+        reverse("curation:judge", args=[face.pk]),
+        {"verdict": "sad", "comment": "the brows", "next": "/curation/disputes/"},
+    )
+
+    assert Consensus.objects.get(face=face).verdict == "sad"
+    assert b"Everybody agrees" in client.get(reverse("curation:disputes")).content
+    client.post(reverse("curation:judge", args=[face.pk]), {"verdict": "retract"})
+    assert Consensus.objects.get(face=face).state == "disputed"
+
+
+def test_face_becomes_gold_and_is_gold_no_longer(judge: Person) -> None:
+    client, _ = judge
+    face = dispute()
+    url = reverse("curation:gold", args=[face.pk])
+    client.post(url)
+    assert not GoldFace.objects.exists()
+
+    client.post(reverse("curation:judge", args=[face.pk]), {"verdict": "sad"})
+    client.post(url)
+    assert GoldFace.objects.get().verdict == "sad"
+    client.post(url)
+    assert not GoldFace.objects.exists()
+
+
+def test_grid_labels_many_and_takes_them_back(judge: Person) -> None:
+    client, _ = judge
+    faces = QueuedFaceFactory.create_batch(3)
+    url = reverse("curation:alike")
+
+    response = client.post(
+        url, {"face": [face.pk for face in faces[:2]], "verdict": "neutral"}
+    )
+
+    assert response.status_code == 303
+    assert Consensus.objects.filter(verdict="neutral").count() == 2
+    page = client.get(response["Location"]).content.decode()
+    batch = Correction.objects.first().batch
+    assert reverse("curation:undo-alike", args=[batch]) in page
+    client.post(reverse("curation:undo-alike", args=[batch]))
+    assert not Consensus.objects.filter(verdict="neutral").exists()
+    assert client.post(url, {"verdict": "sad"}).status_code == 303
+
+
+def test_annotator_sees_the_history_only_after_voting(annotator: Person) -> None:
+    client, person = annotator
+    face = QueuedFaceFactory()
+    url = reverse("curation:history", args=[face.pk])
+    assert client.get(url).status_code == 403
+
+    (claim,) = claim_faces(person=person)
+    assert client.get(url).status_code == 403
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    assert client.get(url).status_code == 200
+
+
+def test_annotator_sees_their_own_figures_and_nobody_elses(annotator: Person) -> None:
+    client, _ = annotator
+    other = PersonFactory()
+
+    assert client.get(reverse("curation:me")).status_code == 200
+    url = reverse("curation:person", args=[other.username])
+    assert client.get(url).status_code == 403
+
+
+def test_admin_changes_roles_closes_accounts_and_lifts_pauses(admin: Person) -> None:
+    client, me = admin
+    person = PersonFactory()
+    Pause.objects.create(person=person, reason="x")
+    url = reverse("curation:change-person", args=[person.username])
+
+    for action in ("adjudicator", "close", "lift"):
+        assert client.post(url, {"action": action}).status_code == 303
+    person.refresh_from_db()
+    assert (person.role, person.is_active) == ("adjudicator", False)
+    assert not Pause.objects.filter(lifted_at=None).exists()
+
+    client.post(
+        reverse("curation:change-person", args=[me.username]), {"action": "close"}
+    )
+    me.refresh_from_db()
+    assert me.is_active
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "zip"])
+def test_labels_are_taken_along(judge: Person, annotator: Person, kind: str) -> None:
+    face = dispute()
+    url = reverse("curation:export", args=[kind])
+    assert annotator[0].get(url).status_code == 403
+
+    response = judge[0].get(url)
+
+    data = b"".join(response.streaming_content)
+    if kind == "zip":
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist()
+        assert names == ["mien/manifest.jsonl", f"mien/open/{face.pk}.png"]
+    else:
+        assert data.count(b"so happy") == 1

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from webapp.accounts.models import Role, User
+from webapp.core.errors import DomainError
+from webapp.curation.models import Consensus, Correction
+from webapp.curation.services.claims import claim_faces
+from webapp.curation.services.flags import submit_flag
+from webapp.curation.services.transfer import (
+    export_csv,
+    export_folder,
+    export_jsonl,
+    export_rows,
+    import_rows,
+    read_csv,
+    read_folder,
+    read_jsonl,
+)
+from webapp.curation.services.votes import adjudicate_many, submit_correction, undo
+from webapp.curation.tests.factories import PersonFactory, QueuedFaceFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def history() -> list[dict[str, object]]:
+    """Votes, a flag, an undo, a batch and awkward comments."""
+    faces = QueuedFaceFactory.create_batch(3)
+    person = PersonFactory()
+    for comment in ("=1+1", "'quoted'", 'a "b", ü\nnew line'):
+        (claim,) = claim_faces(person=person)
+        submit_correction(
+            person=person,
+            claim_id=claim.pk,
+            verdict="sad",
+            duration_ms=12,
+            key="2",
+            comment=comment,
+        )
+    claim = undo(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="unclear")
+    submit_flag(face=faces[0], visitor_key="v" * 64, verdict="happy")
+    adjudicate_many(
+        person=PersonFactory(role=Role.ADJUDICATOR),
+        face_ids=[faces[0].pk, faces[1].pk],
+        verdict="neutral",
+    )
+    return list(export_rows())
+
+
+def forget() -> list[dict[str, object]]:
+    consensus = list(Consensus.objects.order_by("face_id").values("verdict", "tally"))
+    Correction.objects.all().delete()
+    User.objects.filter(claims=None).delete()
+    return consensus
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "folder"])
+def test_what_goes_out_comes_in_again_to_the_last_field(
+    history: list[dict[str, object]], kind: str, tmp_path: Path
+) -> None:
+    if kind == "csv":
+        text = "".join(export_csv())
+        rows = list(read_csv(text.splitlines(keepends=True)))
+    elif kind == "jsonl":
+        rows = list(read_jsonl(list(export_jsonl())))
+    else:
+        export_folder(folder=tmp_path / "out")
+        rows = list(read_folder(tmp_path / "out"))
+    consensus = forget()
+
+    report = import_rows(rows=rows)
+
+    assert (report.new, report.known, report.missing_faces) == (len(history), 0, 0)
+    assert list(export_rows()) == history
+    assert consensus == list(
+        Consensus.objects.order_by("face_id").values("verdict", "tally")
+    )
+    assert import_rows(rows=rows).known == len(history)
+
+
+def test_formulas_do_not_reach_a_spreadsheet(history: list[object]) -> None:
+    assert ",'=1+1," in "".join(export_csv())
+
+
+def test_folder_is_a_data_set_with_one_folder_a_label(
+    history: list[object], tmp_path: Path
+) -> None:
+    assert export_folder(folder=tmp_path) == 3
+
+    names = {path.parent.name for path in tmp_path.rglob("*.png")}
+    assert names == {"neutral", "open"}
+    with pytest.raises(DomainError, match="not empty"):
+        export_folder(folder=tmp_path)
+
+
+def test_faces_without_consent_do_not_leave() -> None:
+    face = QueuedFaceFactory(photo__training_consent_at=None)
+    submit_flag(face=face, visitor_key="v" * 64, verdict="happy")
+
+    assert list(export_rows()) == []
+
+
+def test_people_who_are_unknown_come_as_closed_accounts(
+    history: list[dict[str, object]],
+) -> None:
+    rows = [{**row, "author": row["author"] and "somebody"} for row in history[:1]]
+    Correction.objects.all().delete()
+
+    import_rows(rows=rows)
+
+    person = User.objects.get(username="somebody")
+    assert not person.is_active
+    assert not person.has_usable_password()
+
+
+def test_faces_of_another_site_are_counted_and_left_out(
+    history: list[dict[str, object]],
+) -> None:
+    lines = [json.dumps(row) for row in history]
+    for face in {row["face_id"] for row in history}:
+        Consensus.objects.get(face_id=face).face.photo.delete()
+
+    assert import_rows(rows=read_jsonl(lines)).missing_faces == len(history)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"verdict": "angry"}, "Row 1"),
+        ({"id": "1"}, "Row 1"),
+        ({"created_at": "yesterday"}, "created_at is no time"),
+        ({"duration_ms": "long"}, "Row 1"),
+        ({"author": "no spaces allowed"}, "will not do"),
+    ],
+)
+def test_wrong_row_is_named_and_nothing_comes_in(
+    history: list[dict[str, object]], change: dict[str, object], words: str
+) -> None:
+    Correction.objects.all().delete()
+
+    with pytest.raises(DomainError, match=words):
+        import_rows(rows=[{**history[0], **change}, *history[1:]])
+
+    assert not Correction.objects.exists()
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DomainError, match="Row 1 cannot be used: it is no JSON"):
+        list(read_jsonl(["{"]))
+    with pytest.raises(DomainError, match="no JSON object"):
+        list(read_jsonl(["[1]"]))
+    with pytest.raises(DomainError, match="no column"):
+        list(read_csv(["a,b\n", "1,2\n"]))
+    with pytest.raises(DomainError, match="cannot be read"):
+        list(read_folder(tmp_path))
