@@ -27,7 +27,8 @@ Person = tuple[Client, User]
 
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _CHANGES = re.compile(
-    r'(csrfmiddlewaretoken" value="\w+")|("expires_at":"[^"]+")|(person\d+)|(\'Expires\', \'[^\']+\')'
+    r'(csrfmiddlewaretoken" value="\w+")|("expires_at":"[^"]+")|'
+    r"(person\d+)|('Expires', '[^']+')"
 )
 
 
