@@ -119,7 +119,7 @@ def faces_as_csv(results: Iterable[PhotoResult]) -> str:
 
 def _tag(face: FaceResult) -> str:
     word = "Not sure" if face.not_sure else face.word
-    return f"{face.index}  {word} {face.percent} %"
+    return f"{face.index}  {word} {face.percent_words}"
 
 
 def _draw_tag(

@@ -57,6 +57,14 @@ NO_FACE_WORDS: Final = (
 )
 
 
+def percent_words(probability: float) -> str:
+    """A probability for people: never "100 %" or "0 %", for nothing is certain."""
+    percent = round(100 * probability)
+    if percent >= 100:
+        return "> 99 %"
+    return f"{percent} %" if percent else "< 1 %"
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One of a face's four probabilities, ready to be shown."""
@@ -68,6 +76,10 @@ class Bar:
     @property
     def percent(self) -> int:
         return round(100 * self.probability)
+
+    @property
+    def words(self) -> str:
+        return percent_words(self.probability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,10 @@ class FaceResult:
     @property
     def percent(self) -> int:
         return round(100 * self.scores.confidence)
+
+    @property
+    def percent_words(self) -> str:
+        return percent_words(self.scores.confidence)
 
     @property
     def not_sure(self) -> bool:

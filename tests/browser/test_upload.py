@@ -1,0 +1,478 @@
+"""The main job as a visitor does it: a photo in, its faces out, and all that can go
+wrong on the way."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, Route, expect
+
+from ml.images import MAX_BYTES, ImageRefused, decode_image
+from tests.browser.conftest import OpenPage
+from tests.pictures import astronaut, encode, hopper
+
+RESULT = re.compile(r"/photos/[0-9a-f-]{36}/$")
+PHOTO = {"name": "eileen.png", "mimeType": "image/png", "buffer": b""}
+PHOTO["buffer"] = encode(astronaut(), "PNG")
+READ_LIMIT_MS = 30_000
+WRONG = re.compile("^That.s wrong$")
+
+LOOKS = [
+    pytest.param(
+        {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+        id="desktop-light",
+    ),
+    pytest.param(
+        {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+        id="phone-dark",
+    ),
+]
+
+HAND_OVER = """([kind, name, type, data]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const carrier = new DataTransfer();
+  carrier.items.add(new File([bytes], name, { type }));
+  const options = { bubbles: true, cancelable: true };
+  if (kind === "paste") {
+    const event = new ClipboardEvent("paste", { ...options, clipboardData: carrier });
+    document.body.dispatchEvent(event);
+    return;
+  }
+  for (const step of ["dragenter", "dragover", "drop"]) {
+    const event = new DragEvent(step, { ...options, dataTransfer: carrier });
+    document.querySelector("footer").dispatchEvent(event);
+  }
+}"""
+"""Drops a file far from the drop zone, or pastes it, as the browser itself would."""
+
+
+def choose(page: Page, photo: dict[str, object]) -> None:
+    page.set_input_files("#image", photo)
+
+
+def drop(page: Page, photo: dict[str, object]) -> None:
+    hand_over(page, "drop", photo)
+
+
+def paste(page: Page, photo: dict[str, object]) -> None:
+    hand_over(page, "paste", photo)
+
+
+def hand_over(page: Page, kind: str, photo: dict[str, object]) -> None:
+    data = base64.b64encode(photo["buffer"]).decode()
+    page.evaluate(HAND_OVER, [kind, photo["name"], photo["mimeType"], data])
+
+
+def until_read(page: Page) -> None:
+    page.wait_for_url(RESULT)
+    expect(page.locator("#result")).to_have_attribute(
+        "data-status", "done", timeout=READ_LIMIT_MS
+    )
+
+
+def refusal_of(data: bytes) -> str:
+    """The sentence with which the intake refuses these bytes."""
+    with pytest.raises(ImageRefused) as refused:
+        decode_image(data)
+    return str(refused.value)
+
+
+def two_faces() -> dict[str, object]:
+    both = Image.new("RGB", (1024, 600))
+    both.paste(astronaut(), (0, 0))
+    both.paste(hopper(), (512, 0))
+    return {"name": "two.jpg", "mimeType": "image/jpeg", "buffer": encode(both)}
+
+
+class TestWaysIn:
+    @pytest.mark.parametrize("look", LOOKS)
+    @pytest.mark.parametrize("way", [choose, drop, paste])
+    def test_a_photo_comes_back_with_its_face(
+        self, open_page: OpenPage, way: Callable[..., None], look: dict[str, object]
+    ) -> None:
+        page = open_page("/", **look)
+
+        way(page, PHOTO)
+        until_read(page)
+
+        expect(page.get_by_role("heading", level=1)).to_contain_text("One face, ")
+        expect(page.locator(".face")).to_have_count(1)
+        expect(page.locator(".box")).to_have_count(1)
+        words = page.locator(".bars .percent").all_text_contents()
+        assert len(words) == 4
+        assert 98 <= sum(int(re.sub(r"\D", "", percent)) for percent in words) <= 104
+        expect(page.get_by_text(re.compile("^Model mien-"))).to_be_visible()
+        expect(page.get_by_text("Erased in 23 hours")).to_be_visible()
+
+    def test_what_is_allowed_goes_with_the_photo(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        for box in page.get_by_role("checkbox").all():
+            expect(box).not_to_be_checked()
+
+        page.get_by_label("Keep my photo").check()
+        choose(page, PHOTO)
+        until_read(page)
+
+        expect(page.get_by_text("Kept until you delete it", exact=True)).to_be_visible()
+        (photo,) = page.request.get("/api/v1/photos").json()
+        assert (photo["keep"], photo["train"]) == (True, False)
+        page.get_by_text("What you allow").click()
+        page.get_by_role("button", name="Erase it after 24 hours instead").click()
+        expect(page.get_by_text("Erased in 23 hours")).to_be_visible()
+
+    def test_several_photos_become_a_batch(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        page.set_input_files("#image", [PHOTO, two_faces()])
+
+        page.wait_for_url("**/batches/*/")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("2 photos")
+
+    def test_who_has_no_photo_tries_an_example(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        page.get_by_role("button", name="Try Grace Hopper").click()
+
+        until_read(page)
+        expect(page.locator(".face")).to_have_count(1)
+
+    def test_the_keyboard_is_enough(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        focused = page.locator(":focus")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if focused.get_attribute("id") == "image":
+                break
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(PHOTO)
+        until_read(page)
+
+        page.locator(".face-link").focus()
+        expect(page.locator("#box-1")).to_have_class(re.compile("is-active"))
+        page.locator(".confirm summary").focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(focused).to_have_text("Yes, delete it")
+        page.keyboard.press("Enter")
+
+        expect(page.get_by_text("everything read from it are gone")).to_be_visible()
+
+    def test_without_scripts_the_form_does_it_all(self, open_page: OpenPage) -> None:
+        page = open_page("/", java_script_enabled=False)
+        expect(page.get_by_text("Drop or paste")).to_be_hidden()
+
+        page.set_input_files("#image", PHOTO)
+        page.get_by_role("button", name="Read the faces").click()
+        until_read(page)
+
+        expect(page.locator(".face")).to_have_count(1)
+        assert not page.locator(".heat").get_attribute("href")
+        page.get_by_text("Show where it looked").click()
+        assert page.locator(".heat").get_attribute("href")
+        page.locator(".confirm summary").click()
+        page.get_by_role("button", name="Yes, delete it").click()
+        expect(page.get_by_text("everything read from it are gone")).to_be_visible()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("name", "kind", "data"),
+        [
+            ("empty.jpg", "image/jpeg", b""),
+            ("words.jpg", "image/jpeg", b"these are no pixels"),
+            ("paper.pdf", "application/pdf", b"%PDF-1.7 and so on"),
+            ("half.png", "image/png", PHOTO["buffer"][:20_000]),
+        ],
+    )
+    @pytest.mark.parametrize("way", [choose, paste])
+    def test_it_says_why_in_the_servers_words(
+        self,
+        open_page: OpenPage,
+        way: Callable[..., None],
+        name: str,
+        kind: str,
+        data: bytes,
+    ) -> None:
+        page = open_page("/")
+
+        way(page, {"name": name, "mimeType": kind, "buffer": data})
+
+        expect(page.get_by_role("alert")).to_have_text(refusal_of(data))
+        expect(page.locator("[data-dropzone]")).to_have_attribute(
+            "data-state", "refused"
+        )
+        assert page.url.endswith("/")
+
+    def test_a_file_that_is_too_large_is_not_even_sent(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
+        page = open_page("/")
+        page.route("**/photos/", lambda route: pytest.fail("it was sent"))
+        path = tmp_path / "large.jpg"
+        path.write_bytes(bytes(MAX_BYTES + 1))
+
+        page.set_input_files("#image", path)
+
+        expect(page.get_by_role("alert")).to_have_text(refusal_of(path.read_bytes()))
+
+    def test_without_scripts_the_page_comes_back_with_the_sentence(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/", java_script_enabled=False)
+        photo = {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"no pixels"}
+        page.set_input_files("#image", photo)
+        with page.expect_navigation() as answer:
+            page.get_by_role("button", name="Read the faces").click()
+
+        assert answer.value.status == 415
+        expect(page.get_by_role("alert")).to_have_text(refusal_of(b"no pixels"))
+
+    def test_pasting_words_says_that_there_is_no_picture(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        page.evaluate(
+            """() => {
+              const carrier = new DataTransfer();
+              carrier.setData("text/plain", "hello");
+              const options = { bubbles: true, clipboardData: carrier };
+              document.body.dispatchEvent(new ClipboardEvent("paste", options));
+            }"""
+        )
+
+        expect(page.get_by_role("alert")).to_contain_text("no picture")
+
+
+class TestOnTheWay:
+    def test_an_upload_can_be_cancelled(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        held: list[Route] = []
+        page.route("**/photos/", lambda route: held.append(route))
+
+        choose(page, PHOTO)
+        expect(page.locator("[data-preview-image]")).to_be_visible()
+        expect(page.locator("[data-preview-name]")).to_have_text("eileen.png")
+        page.get_by_role("button", name="Cancel").click()
+
+        expect(page.locator("[data-preview]")).to_be_hidden()
+        expect(page.locator("[data-dropzone]")).to_have_attribute("data-state", "idle")
+        assert page.evaluate("() => document.querySelector('#image').files.length") == 0
+        expect(page.locator("#image")).to_be_focused()
+
+    def test_a_format_that_the_browser_cannot_show_is_no_broken_picture(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        page.route("**/photos/", lambda route: None)
+        data = Path("tests/data/red_left_blue_right.heic").read_bytes()
+
+        choose(page, {"name": "phone.HEIC", "mimeType": "", "buffer": data})
+
+        expect(page.locator("[data-preview-icon]")).to_be_visible()
+        expect(page.locator("[data-preview-image]")).to_be_hidden()
+        expect(page.locator("[data-preview-name]")).to_have_text("phone.HEIC")
+
+    def test_a_site_that_is_away_keeps_the_photo_for_another_try(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        page.route("**/photos/", lambda route: route.abort())
+        choose(page, PHOTO)
+        expect(page.get_by_role("alert")).to_contain_text("could not be reached")
+
+        page.unroute("**/photos/")
+        page.get_by_role("button", name="Try again").click()
+
+        until_read(page)
+
+    def test_coming_back_finds_a_fresh_zone(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+
+        page.go_back()
+
+        expect(page.locator("[data-dropzone]")).to_have_attribute("data-state", "idle")
+        expect(page.locator("[data-preview]")).to_be_hidden()
+
+
+class TestWaiting:
+    def test_the_page_waits_tells_and_does_not_move(
+        self, open_page: OpenPage, sleeping_worker: Callable[[], None]
+    ) -> None:
+        pages = []
+        for width_px in (1280, 390):
+            page = open_page("/", viewport={"width": width_px, "height": 800})
+            page.context.add_init_script(
+                """
+                  window.shifts = 0;
+                  new PerformanceObserver((list) => {
+                    for (const entry of list.getEntries()) {
+                      window.shifts += entry.hadRecentInput ? 0 : entry.value;
+                    }
+                  }).observe({ type: "layout-shift", buffered: true });
+                """
+            )
+            choose(page, PHOTO)
+            page.wait_for_url(RESULT)
+            expect(page.get_by_role("heading", level=1)).to_have_text(
+                "Looking for faces …"
+            )
+            pages.append(page)
+        sleeping_worker()
+
+        for page in pages:
+            until_read(page)
+            expect(page.locator("#announcer")).to_contain_text("One face, ")
+            assert "One face" in page.title()
+            page.wait_for_timeout(500)
+            assert page.evaluate("() => window.shifts") < 0.005
+
+    def test_it_keeps_asking_a_site_that_is_away(
+        self, open_page: OpenPage, sleeping_worker: Callable[[], None]
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        page.wait_for_url(RESULT)
+        page.route("**/photos/*/?n=*", lambda route: route.abort())
+
+        for place in ("#announcer", "[data-waiting-words]"):
+            expect(page.locator(place)).to_contain_text(
+                "Still trying to reach the site"
+            )
+        sleeping_worker()
+        page.unroute("**/photos/*/?n=*")
+
+        until_read(page)
+
+    def test_a_photo_that_goes_meanwhile_is_said_to_be_gone(
+        self, open_page: OpenPage, sleeping_worker: Callable[[], None]
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        page.wait_for_url(RESULT)
+        photo_id = page.url.rstrip("/").rpartition("/")[2]
+        token = next(
+            cookie["value"]
+            for cookie in page.context.cookies()
+            if cookie["name"] == "csrftoken"
+        )
+        answer = page.request.delete(
+            f"/api/v1/photos/{photo_id}", headers={"X-CSRFToken": token}
+        )
+        assert answer.status == 204
+
+        expect(page.get_by_text("There is no such photo here")).to_be_visible()
+
+
+class TestResult:
+    def test_cards_and_boxes_point_at_each_other(self, open_page: OpenPage) -> None:
+        page = open_page("/", viewport={"width": 1280, "height": 800})
+        choose(page, two_faces())
+        until_read(page)
+        active = re.compile("is-active")
+
+        page.locator("#face-2").hover()
+        expect(page.locator("#box-2")).to_have_class(active)
+        expect(page.locator("#box-1")).not_to_have_class(active)
+        page.locator("#box-1 .box-edge").hover()
+        expect(page.locator("#face-1")).to_have_class(active)
+        page.locator("#box-1 .box-edge").click()
+        expect(page.locator("#face-1 .face-link")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(page.locator("#face-2 .face-link")).to_be_focused()
+        expect(page.locator("#box-2")).to_have_class(active)
+
+    def test_h_shows_where_the_model_looked_and_hides_it(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+        assert not page.locator(".heat").get_attribute("href")
+
+        page.locator(".face-link").focus()
+        with page.expect_response("**/heat/1") as heat:
+            page.keyboard.press("h")
+
+        assert heat.value.headers["content-type"] == "image/png"
+        picture = Image.open(io.BytesIO(heat.value.body()))
+        assert picture.getchannel("A").getextrema()[1] > 100
+        expect(page.get_by_text("Hide where it looked")).to_be_visible()
+        page.keyboard.press("h")
+        assert not page.locator(".heat").get_attribute("href")
+
+    def test_that_is_wrong_takes_two_actions_and_gives_a_receipt(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+
+        page.get_by_text(WRONG).click()
+        page.get_by_role("button", name="Unclear").click()
+
+        page.wait_for_url("**/receipts/**")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("You said")
+
+    def test_a_link_shows_the_photo_to_somebody_else_until_it_ends(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+        stranger = open_page(page.url)
+        expect(stranger.get_by_text("There is no such photo here")).to_be_visible()
+
+        page.get_by_text("Share", exact=True).click()
+        page.get_by_role("button", name="Make a link").click()
+        words = page.locator(".notice", has_text="Whoever has this link").inner_text()
+        link = re.search(r"http\S+", words)
+        assert link
+        stranger.goto(link[0])
+        expect(stranger.locator(".face")).to_have_count(1)
+        expect(stranger.get_by_text("Delete", exact=True)).to_have_count(0)
+        expect(stranger.get_by_text(WRONG)).to_have_count(0)
+        page.get_by_text("Share", exact=False).first.click()
+        page.get_by_role("button", name="End all links").click()
+        expect(page.get_by_text("All links to this photo have ended")).to_be_visible()
+
+        stranger.reload()
+        expect(stranger.get_by_text("This link has ended")).to_be_visible()
+
+    @pytest.mark.parametrize("kind", ["png", "json", "csv"])
+    def test_the_result_can_be_taken_along(
+        self, open_page: OpenPage, kind: str
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+        page.get_by_text("Download", exact=True).click()
+
+        with page.expect_download() as download:
+            page.get_by_role("link", name=re.compile(f"({kind.upper()})")).click()
+
+        assert download.value.suggested_filename == f"mien.{kind}"
+        assert Path(download.value.path()).stat().st_size > 100
+
+    def test_deleting_asks_first_and_leaves_nothing(self, open_page: OpenPage) -> None:
+        page = open_page("/", viewport={"width": 390, "height": 844})
+        choose(page, PHOTO)
+        until_read(page)
+        address = page.url
+        image = page.locator("#photo-image").get_attribute("src")
+
+        page.locator(".confirm summary").click()
+        question = page.locator(".confirm-box").bounding_box()
+        assert question is not None
+        assert 0 <= question["x"] <= question["x"] + question["width"] <= 390
+        page.get_by_role("button", name="Yes, delete it").click()
+
+        expect(page.get_by_role("status").first).to_contain_text("are gone")
+        assert page.request.get(address).status == 404
+        assert page.request.get(image).status == 404
