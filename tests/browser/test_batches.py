@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
 from tests.pictures import astronaut, encode, hopper, landscape
 
@@ -183,3 +185,16 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
     question = page.locator(".confirm-box").bounding_box()
     assert question is not None
     assert 0 <= question["x"] <= question["x"] + question["width"] <= width_px
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    open_page: OpenPage, sleeping_worker: Callable[[], None], scheme: str
+) -> None:
+    page = batch_page(open_page, FILES, color_scheme=scheme)
+    found = serious_violations(page)
+    sleeping_worker()
+    until_read(page)
+    page.locator("#batch-delete summary").click()
+
+    assert found + serious_violations(page) == []

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, Request, Response, expect
 
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OTHER_HOST, OpenPage
 from tests.browser.videos import write_moving_face, write_still_face
 from tests.pictures import encode, hopper
@@ -407,9 +408,7 @@ class TestLiveView:
 
         numbers = page.evaluate(
             """async () => {
-              const { Tracks } = await import(
-                document.querySelector("script[src*='camera/main']")
-                  .src.replace("main", "tracks"));
+              const { Tracks } = await import("/static/js/camera/tracks.js");
               const tracks = new Tracks();
               const scores = { happy: 0.7, sad: 0.1, surprise: 0.1, neutral: 0.1 };
               const face = (x) => ({
@@ -569,6 +568,28 @@ def test_nothing_scrolls_sideways(
     page.get_by_text("Snapshot", exact=True).click()
     take(page)
     assert_fits(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_any_state(
+    open_page: OpenPage, still: tuple[str, ...], scheme: str
+) -> None:
+    page = open_page("/camera/", switches=still, color_scheme=scheme)
+    found = serious_violations(page)
+    start(page, live=True)
+    expect(page.locator(".live-face")).to_have_count(1)
+    found += serious_violations(page)
+    page.get_by_text("Snapshot", exact=True).click()
+    found += serious_violations(page)
+    page.get_by_role("button", name="Take the photo").click()
+    found += serious_violations(page)
+    expect(page.get_by_role("button", name="Use this photo")).to_be_visible()
+    found += serious_violations(page)
+    page = open_page("/camera/", switches=NO_CAMERA, color_scheme=scheme)
+    page.get_by_role("button", name="Start camera").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    found += serious_violations(page)
+    assert found == []
 
 
 def reach(page: Page, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
 from tests.pictures import astronaut, encode, landscape
 
@@ -123,12 +124,38 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
     assert 0 <= question["x"] <= question["x"] + question["width"] <= width_px
 
 
-def test_a_key_is_made_copied_and_revoked(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/?next=/accounts/api-keys/")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(open_page: OpenPage, scheme: str) -> None:
+    page = open_page("/photos/mine/", color_scheme=scheme)
+    give(page, encode(astronaut()))
+    give(page, encode(landscape()), keep="true", train="true")
+    page.reload()
+    page.get_by_text("Delete all", exact=True).click()
+    found = serious_violations(page)
+    log_in(page, "/accounts/api-keys/")
+    page.get_by_label("Name of a new key").fill(f"axe {scheme}")
+    page.get_by_role("button", name="Make a key").click()
+    expect(page.locator("#new-key")).to_be_visible()
+    found += serious_violations(page)
+    page.get_by_label("Name of a new key").fill(f"axe {scheme}")
+    page.get_by_role("button", name="Make a key").click()
+    expect(page.get_by_role("alert")).to_contain_text("choose another name")
+    found += serious_violations(page)
+
+    assert found == []
+
+
+def log_in(page: Page, to: str) -> None:
+    page.goto(f"/accounts/login/?next={to}")
     page.get_by_label("User name").fill("ada")
     page.get_by_label("Password").fill("look-twice-ada")
     page.get_by_role("main").get_by_role("button", name="Log in").click()
-    page.wait_for_url("**/accounts/api-keys/")
+    page.wait_for_url(f"**{to}")
+
+
+def test_a_key_is_made_copied_and_revoked(open_page: OpenPage) -> None:
+    page = open_page("/")
+    log_in(page, "/accounts/api-keys/")
 
     page.get_by_label("Name of a new key").fill("booth")
     page.get_by_role("button", name="Make a key").click()
@@ -140,7 +167,7 @@ def test_a_key_is_made_copied_and_revoked(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("() => navigator.clipboard.readText()") == key
-    page.locator("summary", has_text="Revoke").click()
+    page.locator("summary", has_text="Revoke booth").click()
     page.get_by_role("button", name="Yes, revoke it").click()
     expect(page.get_by_text("The key is revoked.")).to_be_visible()
     assert page.request.get("/api/v1/photos", headers=bearer).status == 401

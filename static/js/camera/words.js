@@ -61,7 +61,7 @@ export function troubleWords(kind, seconds) {
   const rounded = Math.max(1, Math.round(seconds));
   const wait = `${rounded} second${rounded === 1 ? "" : "s"}`;
   return {
-    busy: `Many people are here. Going on in ${wait}.`,
+    busy: `The site needs a moment. Going on in ${wait}.`,
     away: `The site cannot be reached. Trying again in ${wait}.`,
     refused: "The site refuses the frames. Please reload the page.",
     dark: "Waiting for the camera’s picture.",
