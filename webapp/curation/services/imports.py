@@ -1,0 +1,311 @@
+"""A data folder is looked through, and its suspect faces come onto the queue.
+
+In the background and in small steps: every step is one transaction, the row says how
+far it got, and a folder that is looked through again passes over what is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from celery import current_app
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.db import transaction
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+from PIL import Image
+
+from ml.consensus import NO_LABEL
+from ml.data import SPLITS, DataError, files_of_split, find_layout
+from ml.images import ImageRefused, decode_image, encode_jpeg
+from ml.labels import EMOTIONS
+from ml.preprocessing import crop_faces, whole_picture
+from ml.quality import face_quality
+from webapp.accounts.models import Role, User
+from webapp.core.errors import DomainError
+from webapp.curation.models import (
+    Correction,
+    DatasetImport,
+    Reason,
+    Source,
+    Verdict,
+)
+from webapp.curation.services.quality import add_gold
+from webapp.curation.services.queue import enqueue_faces
+from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
+from webapp.photos.services.intake import new_file_name
+from webapp.photos.services.serving import NoModelServes, ServingModel, model_server
+
+SUSPECT_BELOW: Final = 0.2
+"""A folder's label is suspect where the model gives it less and another one more."""
+
+SURE_FROM: Final = 0.98
+"""A face may be gold where folder and model agree, and the model is as sure."""
+
+IMPORT_TASK: Final = "webapp.curation.tasks.import_dataset"
+IMPORT_QUEUE: Final = "training"
+"""The queue for what takes long: one at a time, and nobody's photo waits for it."""
+
+CONSENT_VERSION: Final = "import"
+_STEP: Final = 64
+_STALE_AFTER: Final = timedelta(minutes=2)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """``everything`` queues every face and not the suspect ones alone; ``limit``
+    ends after so many queued faces (0: none); ``gold`` makes so many gold faces."""
+
+    split: str = "train"
+    everything: bool = False
+    limit: int = 0
+    gold: int = 0
+
+
+def start_dataset_import(
+    *, folder: Path, options: ImportOptions, started_by: User | None
+) -> DatasetImport:
+    """Have a folder looked through in the background.
+
+    Raises ``DomainError`` where it is no data folder, before anything begins.
+    """
+    if options.split not in SPLITS:
+        raise DomainError(
+            f"A split is one of {', '.join(SPLITS)}, not {options.split!r}.",
+            code="bad_split",
+        )
+    if options.split == "test":
+        raise DomainError(
+            "The test split judges models: its faces are not labelled here.",
+            code="bad_split",
+        )
+    _list(folder, options)
+    with transaction.atomic():
+        row = DatasetImport.objects.create(
+            folder=str(folder.resolve()),
+            options=asdict(options),
+            started_by=started_by,
+        )
+        transaction.on_commit(lambda: _wake(row.pk), robust=True)
+    return row
+
+
+def claim_dataset_import(*, import_id: uuid.UUID) -> DatasetImport | None:
+    """Take a waiting import; None where somebody else has it."""
+    claimed = DatasetImport.objects.filter(
+        pk=import_id, status=DatasetImport.Status.QUEUED
+    ).update(status=DatasetImport.Status.RUNNING, heartbeat_at=timezone.now())
+    return DatasetImport.objects.get(pk=import_id) if claimed else None
+
+
+def run_dataset_import(*, dataset_import: DatasetImport) -> None:
+    """Look a claimed folder through to its end, or fail it with the reason."""
+    row = dataset_import
+    options = ImportOptions(**row.options)
+    try:
+        serving = model_server.champion()
+        files = _list(Path(row.folder), options)
+        _update(row, total=len(files), seen=0, queued_faces=0)
+        queued = gold = 0
+        for start in range(0, len(files), _STEP):
+            part = files[start : start + _STEP]
+            new, chosen = _take(part, row, options, serving, options.gold - gold)
+            queued, gold = queued + new, gold + chosen
+            _update(row, seen=min(start + _STEP, len(files)), queued_faces=queued)
+            if options.limit and queued >= options.limit:
+                break
+    except (DomainError, NoModelServes, OSError) as error:
+        logger.error("import of %s failed: %s", row.folder, error)
+        _update(
+            row,
+            status=DatasetImport.Status.FAILED,
+            message=str(error)[:1000],
+            done_at=timezone.now(),
+        )
+        return
+    _update(row, status=DatasetImport.Status.DONE, done_at=timezone.now())
+
+
+def sweep_dataset_imports() -> int:
+    """Set going what stands still: lost messages and dead workers; how many."""
+    stale = timezone.now() - _STALE_AFTER
+    DatasetImport.objects.filter(
+        status=DatasetImport.Status.RUNNING, heartbeat_at__lt=stale
+    ).update(status=DatasetImport.Status.QUEUED)
+    waiting = list(
+        DatasetImport.objects.filter(
+            status=DatasetImport.Status.QUEUED, created_at__lt=stale
+        )
+    )
+    for row in waiting:
+        _wake(row.pk)
+    return len(waiting)
+
+
+def _list(folder: Path, options: ImportOptions) -> list[tuple[Path, int]]:
+    try:
+        layout = find_layout(folder, needed=(options.split,))  # type: ignore[arg-type]
+        return list(files_of_split(layout, options.split))  # type: ignore[arg-type]
+    except DataError as error:
+        raise DomainError(str(error), code="bad_folder") from error
+
+
+def _take(
+    files: Sequence[tuple[Path, int]],
+    row: DatasetImport,
+    options: ImportOptions,
+    serving: ServingModel,
+    gold_wanted: int,
+) -> tuple[int, int]:
+    """One step; how many faces came onto the queue, and how many became gold."""
+    read = [entry for entry in (_read(path, label) for path, label in files) if entry]
+    marks = [_mark(data) for data, _, _ in read]
+    known = set(
+        Photo.objects.filter(idempotency_hash__in=marks).values_list(
+            "idempotency_hash", flat=True
+        )
+    )
+    fresh = {
+        mark: entry
+        for mark, entry in zip(marks, read, strict=True)
+        if mark not in known
+    }
+    if not fresh:
+        return 0, 0
+    spec = serving.classifier.manifest.input
+    crops = np.concatenate(
+        [
+            crop_faces(image, [whole_picture(image)], spec)
+            for _, image, _ in fresh.values()
+        ]
+    )
+    reading = serving.classifier.read_crops(crops)
+    activations = serving.classifier.class_activation(reading.feature_map)
+    faces, golds = [], 0
+    with transaction.atomic():
+        folder_account = _folder_account(Path(row.folder))
+        for index, (mark, (_, image, label)) in enumerate(fresh.items()):
+            scores = reading.scores[index]
+            belief = scores.probabilities[label] if label != NO_LABEL else 1.0
+            suspect = belief < SUSPECT_BELOW and scores.confidence > belief
+            is_gold = golds < gold_wanted and label != NO_LABEL and belief >= SURE_FROM
+            if not (suspect or options.everything or is_gold):
+                continue
+            face = _enter(image, mark, row, serving, crops[index])
+            Prediction.objects.create(
+                face=face,
+                model_version=serving.version,
+                not_sure=scores.not_sure,
+                activation=activations[index].astype("<f2").tobytes(),
+                **scores.by_emotion(),
+            )
+            if label != NO_LABEL:
+                Correction.objects.create(
+                    face=face,
+                    author=folder_account,
+                    verdict=EMOTIONS[label].value,
+                    source=Source.IMPORT,
+                )
+            if is_gold:
+                verdict = Verdict(EMOTIONS[label].value)
+                add_gold(face_id=face.pk, verdict=verdict, chosen_by=row.started_by)
+                golds += 1
+            else:
+                faces.append(face.pk)
+        queued = enqueue_faces(face_ids=faces, reason=Reason.SUSPECT)
+    return queued, golds
+
+
+def _read(path: Path, label: int) -> tuple[bytes, Image.Image, int] | None:
+    try:
+        data = path.read_bytes()
+        return data, decode_image(data).pixels, label
+    except ImageRefused as error:
+        logger.warning("%s is passed over: %s", path, error)
+        return None
+
+
+def _enter(
+    image: Image.Image,
+    mark: str,
+    row: DatasetImport,
+    serving: ServingModel,
+    crop: np.ndarray,
+) -> Face:
+    face = whole_picture(image)
+    now = timezone.now()
+    name = default_storage.save(new_file_name(), ContentFile(encode_jpeg(image)))
+    photo = Photo.objects.create(
+        visitor_key=hashlib.sha256(f"import:{row.folder}".encode()).hexdigest(),
+        file_name=name,
+        width_px=image.width,
+        height_px=image.height,
+        faces_found=1,
+        status=PhotoStatus.DONE,
+        model_version=serving.version,
+        queued_at=now,
+        done_at=now,
+        # Whoever imports a folder answers for the right to train on it.
+        training_consent_at=now,
+        consent_version=CONSENT_VERSION,
+        idempotency_hash=mark,
+        upload_sha256=mark,
+    )
+    buffer = io.BytesIO()
+    Image.fromarray(np.squeeze(crop)).save(buffer, "PNG")
+    return Face.objects.create(
+        photo=photo,
+        index=1,
+        x=face.box.x,
+        y=face.box.y,
+        width=face.box.width,
+        height=face.box.height,
+        detector_score=face.score,
+        assumed=True,
+        quality=asdict(face_quality(image, face)),
+        crop=buffer.getvalue(),
+    )
+
+
+def _folder_account(folder: Path) -> User:
+    """A closed account that speaks for the folder: its label is one opinion."""
+    word = re.sub(r"[^\w.+-]", "-", folder.name)[:100] or "data"
+    person, _ = User.objects.get_or_create(
+        username=f"folder-{word}",
+        defaults={"role": Role.ANNOTATOR, "is_active": False, "password": "!"},
+    )
+    return person
+
+
+def _mark(data: bytes) -> str:
+    """One for each file's bytes: the same picture comes in once."""
+    return hashlib.sha256(b"dataset:" + data).hexdigest()
+
+
+def _update(row: DatasetImport, **fields: object) -> None:
+    for name, value in fields.items():
+        setattr(row, name, value)
+    row.heartbeat_at = timezone.now()
+    row.save(update_fields=[*fields, "heartbeat_at"])
+
+
+def _wake(import_id: uuid.UUID) -> None:
+    try:
+        current_app.send_task(
+            IMPORT_TASK, args=[str(import_id)], queue=IMPORT_QUEUE, retry=False
+        )
+    except (OperationalError, OSError) as error:
+        logger.warning("broker away, the sweep will start the import: %s", error)

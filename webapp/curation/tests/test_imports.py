@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from PIL import Image
+
+from ml.labels import EMOTIONS
+from tests.models import write_tiny_model
+from webapp.curation import tasks
+from webapp.curation.models import Correction, DatasetImport, GoldFace, QueueItem
+from webapp.curation.services.imports import (
+    ImportOptions,
+    claim_dataset_import,
+    start_dataset_import,
+    sweep_dataset_imports,
+)
+from webapp.photos.models import Face, Photo
+from webapp.photos.services.serving import ModelServer
+from webapp.registry.services import promote_model_version, register_model_version
+
+pytestmark = pytest.mark.django_db
+
+PER_CLASS = 3
+
+
+@pytest.fixture(autouse=True)
+def champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that finds everybody happy."""
+    monkeypatch.setattr("webapp.curation.services.imports.model_server", ModelServer())
+    path = write_tiny_model(tmp_path, "all-happy", bias=(9.0, 0.0, 0.0, 0.0))
+    version = register_model_version(path=path)
+    promote_model_version(model_version=version, promoted_by=None, reason="test")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data set of drawn pictures, and one file that is none."""
+    generator = np.random.default_rng(0)
+    for emotion in EMOTIONS:
+        place = tmp_path / "data" / "train" / emotion.value
+        place.mkdir(parents=True)
+        for number in range(PER_CLASS):
+            pixels = generator.integers(0, 255, (48, 48), np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    (tmp_path / "data" / "train" / "sad" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "data"
+
+
+def run(folder: Path, **options: object) -> DatasetImport:
+    row = start_dataset_import(
+        folder=folder, options=ImportOptions(**options), started_by=None
+    )
+    tasks.import_dataset(str(row.pk))
+    row.refresh_from_db()
+    return row
+
+
+def test_faces_whose_folder_the_model_doubts_come_onto_the_queue(folder: Path) -> None:
+    row = run(folder)
+
+    assert (row.status, row.message) == ("done", "")
+    assert (row.seen, row.total) == (13, 13)
+    assert row.queued_faces == QueueItem.objects.count() == 3 * PER_CLASS
+    assert {item.reason for item in QueueItem.objects.all()} == {"suspect"}
+    assert not any(item.sampled for item in QueueItem.objects.all())
+
+
+def test_folder_is_one_opinion_and_no_vote(folder: Path) -> None:
+    run(folder)
+
+    said = Correction.objects.all()
+    assert {row.source for row in said} == {"import"}
+    assert {row.author.username for row in said} == {"folder-data"}
+    assert not said[0].author.is_active
+    assert said[0].face.consensus.votes == 0
+
+
+def test_folder_looked_through_again_changes_nothing(folder: Path) -> None:
+    run(folder)
+    photos = Photo.objects.count()
+
+    assert run(folder).queued_faces == 0
+    assert Photo.objects.count() == photos
+
+
+def test_everything_can_be_queued_up_to_a_limit_and_some_made_gold(
+    folder: Path,
+) -> None:
+    run(folder, everything=True, gold=2)
+
+    assert GoldFace.objects.count() == 2
+    assert QueueItem.objects.count() == 4 * PER_CLASS - 2
+    assert {gold.verdict for gold in GoldFace.objects.all()} == {"happy"}
+
+
+def test_a_second_worker_does_not_take_the_same_import(folder: Path) -> None:
+    row = start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
+
+    assert claim_dataset_import(import_id=row.pk) is not None
+    assert claim_dataset_import(import_id=row.pk) is None
+
+
+def test_import_of_a_dead_worker_goes_on(folder: Path) -> None:
+    row = start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
+    claim_dataset_import(import_id=row.pk)
+    assert sweep_dataset_imports() == 0
+    long_ago = timezone.now() - timedelta(minutes=5)
+    DatasetImport.objects.update(heartbeat_at=long_ago, created_at=long_ago)
+
+    assert sweep_dataset_imports() == 1
+
+    tasks.import_dataset(str(row.pk))
+    row.refresh_from_db()
+    assert row.status == "done"
+
+
+def test_folder_that_vanished_fails_with_the_reason(folder: Path) -> None:
+    row = start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
+    folder.rename(folder.with_name("elsewhere"))
+
+    tasks.import_dataset(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.status == "failed"
+    assert "no folder" in row.message
+
+
+def test_command_shows_progress_and_refuses_clearly(folder: Path) -> None:
+    out = StringIO()
+    call_command("import_dataset", folder, here=True, stdout=out)
+    assert "13 of 13 looked at, 9 queued" in out.getvalue()
+    assert Face.objects.count() == 9
+
+    with pytest.raises(CommandError, match="is no folder"):
+        call_command("import_dataset", folder / "nothing")
+    with pytest.raises(CommandError, match="judges models"):
+        call_command("import_dataset", folder, split="test")
+    with pytest.raises(CommandError, match="A split is one of"):
+        call_command("import_dataset", folder, split="all")
