@@ -339,7 +339,11 @@ class Supervisor:
 
 def _services(environment: dict[str, str], web_fd: int) -> list[Service]:
     """What runs beside the broker."""
-    celery = [sys.executable, "-m", "celery", "--quiet", "-A", "webapp.config"]
+    celery = [
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "webapp.config"),
+        # Bootstrap has just checked everything.
+        "--skip-checks",
+    ]
     worker = [
         *(*celery, "worker", "--loglevel", "INFO"),
         # Workers need not know each other: less talk, and a quicker start.

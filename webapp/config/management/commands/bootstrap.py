@@ -1,7 +1,9 @@
 """Everything that must be there before the first request, in one process.
 
-Runs any number of times, and takes a second where nothing is left to do. It reports
-on stderr; what it writes on stdout is meant for the person who starts the site.
+Django's own checks come first, so that what is broken is said once and not by every
+process. Runs any number of times, and takes two seconds where nothing is left to do.
+It reports on stderr; what it writes on stdout is meant for the person who starts the
+site.
 """
 
 from __future__ import annotations
@@ -36,8 +38,6 @@ class Command(BaseCommand):
         "Prepares database, static files, the shipped model and, in a demo, its "
         "people. Safe to run again."
     )
-    # A check needs its second; `make check` and `runserver` run them all.
-    requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
