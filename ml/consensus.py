@@ -36,6 +36,9 @@ THEN_ASKED: Final = 3
 MIN_WEIGHED_PEOPLE: Final = 5
 """With fewer people their reliability cannot be told from chance: plain majority."""
 
+MIN_FACES_TO_TRANSLATE: Final = 50
+TRANSLATION_FOLDS: Final = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -86,8 +89,8 @@ def weigh_votes(
 
     ``votes`` is (N, A), indices into ``VERDICTS`` or ``NO_LABEL``; every row and
     every column holds a vote. ``probabilities`` (N, 4) are the model's of the four
-    emotions; it has no word for the other two verdicts and gets their share among
-    the votes. Source: Goh et al., "CROWDLAB", 2022, as cleanlab implements it.
+    emotions, translated into what people say (see ``_model_voice``).
+    Source: Goh et al., "CROWDLAB", 2022, as cleanlab implements it.
     """
     # Heavy, and needed by a background task alone.
     from cleanlab.multiannotator import (  # type: ignore[import-untyped]
@@ -119,14 +122,33 @@ def weigh_votes(
 
 
 def _model_voice(votes: IntArray, probabilities: Float64Array | None) -> Float64Array:
-    """(N, 6): the model's four, beside the other verdicts' share among the votes."""
-    count = np.bincount(votes[votes != NO_LABEL], minlength=len(VERDICTS)) + 1.0
-    shares = count / count.sum()
-    if probabilities is None:
-        return np.tile(shares, (len(votes), 1))
-    others = np.tile(shares[len(EMOTIONS) :], (len(votes), 1))
-    emotions = np.clip(probabilities, 1e-6, 1) * shares[: len(EMOTIONS)].sum()
-    return np.concatenate([emotions, others], axis=1)
+    """(N, 6): what people would say where the model says what it says.
+
+    The model knows four words and people six, and it may be surer than it should be.
+    So its answers are translated: a regression on its logits learns the most frequent
+    verdict of the other faces, four fifths of them at a time. Without a model, or
+    with too few faces to learn from, each verdict has its share among the votes.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    counts = np.bincount(votes[votes != NO_LABEL], minlength=len(VERDICTS)) + 1.0
+    out = np.tile(counts / counts.sum(), (len(votes), 1))
+    if probabilities is None or len(votes) < MIN_FACES_TO_TRANSLATE:
+        return out
+    logits = np.log(np.clip(probabilities, 1e-4, 1))
+    tallies = np.stack([(votes == i).sum(axis=1) for i in range(len(VERDICTS))], axis=1)
+    said = tallies.argmax(axis=1)
+    folds = np.random.default_rng(0).integers(0, TRANSLATION_FOLDS, len(votes))
+    for fold in range(TRANSLATION_FOLDS):
+        others, here = folds != fold, folds == fold
+        if len(np.unique(said[others])) < 2:
+            continue
+        translator = LogisticRegression(max_iter=1000).fit(logits[others], said[others])
+        learnt = np.zeros((int(here.sum()), len(VERDICTS)))
+        learnt[:, translator.classes_] = translator.predict_proba(logits[here])
+        # A verdict that was not seen in the other folds is rare, not impossible.
+        out[here] = 0.99 * learnt + 0.01 * out[here]
+    return out
 
 
 def strict_majority(votes: IntArray) -> IntArray:
