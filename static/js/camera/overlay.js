@@ -1,7 +1,7 @@
 // Boxes, words and bars on the running video, drawn in the video's own pixels.
 // Everything is an SVG attribute: the page allows no inline style.
 
-import { EMOTION_WORDS, EMOTIONS } from "./words.js";
+import { EMOTION_WORDS, EMOTIONS, percentWords } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const PLATE_WIDTH = 148;
@@ -125,7 +125,9 @@ function place(node, track, frame, unit, crowded) {
   } else {
     set(node.bars, { display: "none" });
   }
-  const word = track.notSure ? "Not sure" : `${EMOTION_WORDS[track.label]} ${track.percent} %`;
+  const word = track.notSure
+    ? "Not sure"
+    : `${EMOTION_WORDS[track.label]} ${percentWords(track.confidence)}`;
   if (node.words.textContent !== word) {
     node.words.textContent = word;
   }

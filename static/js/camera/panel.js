@@ -1,7 +1,7 @@
 // The live view's faces in words and numbers, beside the video; and for those who
 // listen, a summary now and then.
 
-import { EMOTION_WORDS, faceWords } from "./words.js";
+import { EMOTION_WORDS, faceWords, percentWords } from "./words.js";
 
 const MAX_CARDS = 6;
 const SPEAK_AFTER_MS = 5000;
@@ -79,7 +79,9 @@ export class Panel {
   }
 
   #fill(card, track) {
-    const word = track.notSure ? "Not sure" : `${EMOTION_WORDS[track.label]} ${track.percent} %`;
+    const word = track.notSure
+      ? "Not sure"
+      : `${EMOTION_WORDS[track.label]} ${percentWords(track.confidence)}`;
     card.node.className = `card face live-face-card is-${track.label}`;
     card.word.textContent = word;
     const sign = `${this.#icons}#${track.notSure ? "not-sure" : track.label}`;
@@ -87,10 +89,10 @@ export class Panel {
       card.sign.setAttribute("href", sign);
     }
     for (const { emotion, row, fill, percent } of card.bars) {
-      const value = Math.round(100 * track.probabilities[emotion]);
+      const probability = track.probabilities[emotion];
       row.classList.toggle("is-top", emotion === track.label);
-      fill.setAttribute("width", `${value}%`);
-      percent.textContent = `${value} %`;
+      fill.setAttribute("width", `${(100 * probability).toFixed(1)}%`);
+      percent.textContent = percentWords(probability);
     }
   }
 

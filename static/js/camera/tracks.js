@@ -38,8 +38,8 @@ class Track {
     return this.doubt > 0.5;
   }
 
-  get percent() {
-    return Math.round(100 * this.probabilities[this.label]);
+  get confidence() {
+    return this.probabilities[this.label];
   }
 }
 

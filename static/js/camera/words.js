@@ -68,10 +68,20 @@ export function troubleWords(kind, seconds) {
   }[kind];
 }
 
-/** "happy 87 %", "not sure, leaning to sad, 40 %". */
+/** A probability for people, as on the result page: nothing is certain. */
+export function percentWords(probability) {
+  const percent = Math.round(100 * probability);
+  if (percent >= 100) {
+    return "> 99 %";
+  }
+  return percent ? `${percent} %` : "< 1 %";
+}
+
+/** "happy, 87 %", "not sure, leaning to sad, 40 %". */
 export function faceWords(track) {
   const word = EMOTION_WORDS[track.label].toLowerCase();
+  const percent = percentWords(track.confidence);
   return track.notSure
-    ? `not sure, leaning to ${word}, ${track.percent} %`
-    : `${word}, ${track.percent} %`;
+    ? `not sure, leaning to ${word}, ${percent}`
+    : `${word}, ${percent}`;
 }
