@@ -17,8 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import curation
-from benchmarks.curation import IntArray
+from benchmarks.curation import Float64Array, IntArray
 from ml.consensus import NO_LABEL, VERDICTS, decide, weigh_votes
+from ml.consensus import _model_voice as translate
 from ml.figures import to_png
 from ml.inference import EmotionClassifier
 
@@ -62,6 +63,18 @@ def label(
     return votes, verdicts
 
 
+def crowdlab(votes: IntArray, probabilities: Float64Array) -> IntArray:
+    """The verdicts of cleanlab's consensus, which was measured and not taken."""
+    from cleanlab.multiannotator import get_label_quality_multiannotator
+
+    known = np.unique(votes[votes != NO_LABEL])
+    labels = np.where(votes != NO_LABEL, np.searchsorted(known, votes), np.nan)
+    voices = translate(votes, probabilities)[:, known]
+    voices /= voices.sum(axis=1, keepdims=True)
+    result = get_label_quality_multiannotator(labels, voices, verbose=False)
+    return known[result["label_quality"]["consensus_label"].to_numpy(np.int64)]
+
+
 def gold_pauses_after(
     sure: IntArray, person: int, bad: int, generator: np.random.Generator
 ) -> int | None:
@@ -95,13 +108,16 @@ def main() -> None:
             generator = np.random.default_rng(seed)
             votes, verdicts = label(tallies, bad, generator)
             weighed = weigh_votes(votes, probabilities)
-            judged = (verdicts != NO_LABEL) & (truth != NO_LABEL)
             alone = weigh_votes(votes, None)
+            judged = (verdicts != NO_LABEL) & (truth != NO_LABEL)
+            disputed = (verdicts == NO_LABEL) & (truth != NO_LABEL)
             scores.append(
                 (
                     (verdicts == truth)[judged].mean(),
                     (alone.verdicts == truth)[judged].mean(),
                     (weighed.verdicts == truth)[judged].mean(),
+                    (crowdlab(votes, probabilities) == truth)[judged].mean(),
+                    (weighed.verdicts == truth)[disputed].mean(),
                     (verdicts == NO_LABEL).mean(),
                     (votes != NO_LABEL).sum() / len(votes),
                     weighed.reliability[bad:].min()
@@ -114,10 +130,11 @@ def main() -> None:
         rows.append(
             [
                 f"{bad} of {CROWD}",
-                *(f"{100 * mean[i]:.1f} % ± {100 * spread[i]:.1f}" for i in range(3)),
-                f"{100 * mean[3]:.1f} %",
-                f"{mean[4]:.2f}",
-                "-" if bad == 0 else ("yes" if (table[:, 5] > 0).all() else "no"),
+                *(f"{100 * mean[i]:.1f} % ± {100 * spread[i]:.1f}" for i in range(4)),
+                f"{100 * mean[5]:.1f} %",
+                f"{100 * mean[4]:.1f} %",
+                f"{mean[6]:.2f}",
+                "-" if bad == 0 else ("yes" if (table[:, 7] > 0).all() else "no"),
             ]
         )
     text = curation.table(
@@ -126,7 +143,9 @@ def main() -> None:
             "majority is right",
             "weighted, without the model",
             "weighted, with the model",
+            "cleanlab, with the model",
             "disputed",
+            "of those, weighted is right",
             "votes a face",
             "bad ones rated below all good ones",
         ],

@@ -38,6 +38,8 @@ MIN_WEIGHED_PEOPLE: Final = 5
 
 MIN_FACES_TO_TRANSLATE: Final = 50
 TRANSLATION_FOLDS: Final = 5
+_EM_ROUNDS: Final = 30
+_TRUST_AT_FIRST: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,34 +92,34 @@ def weigh_votes(
     ``votes`` is (N, A), indices into ``VERDICTS`` or ``NO_LABEL``; every row and
     every column holds a vote. ``probabilities`` (N, 4) are the model's of the four
     emotions, translated into what people say (see ``_model_voice``).
-    Source: Goh et al., "CROWDLAB", 2022, as cleanlab implements it.
-    """
-    # Heavy, and needed by a background task alone.
-    from cleanlab.multiannotator import (  # type: ignore[import-untyped]
-        get_label_quality_multiannotator,
-    )
 
+    Expectation and maximisation take turns: how likely each verdict is for a face,
+    and what each person says where it is the right one. Source: Dawid and Skene,
+    "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm",
+    1979.
+    """
     cast = votes != NO_LABEL
     if not (cast.any(axis=0).all() and cast.any(axis=1).all()):
         raise ValueError("every face and every person needs a vote")
-    # The package wants each class seen: leave out the verdicts that nobody gave.
-    known = np.unique(votes[cast])
-    if len(known) == 1:
-        return WeightedConsensus(
-            np.full(len(votes), known[0], np.int64),
-            np.ones(len(votes)),
-            np.ones(votes.shape[1]),
-        )
-    labels = np.where(cast, np.searchsorted(known, votes), np.nan)
-    voices = _model_voice(votes, probabilities)[:, known]
-    voices /= voices.sum(axis=1, keepdims=True)
-    result = get_label_quality_multiannotator(labels, voices, verbose=False)
-    table = result["label_quality"]
-    people = result["annotator_stats"].sort_index()
+    classes = range(len(VERDICTS))
+    said = np.stack([votes == index for index in classes], axis=2).astype(np.float64)
+    voice = np.log(_model_voice(votes, probabilities))
+    tallies = said.sum(axis=1)
+    belief = tallies / tallies.sum(axis=1, keepdims=True)
+    for _ in range(_EM_ROUNDS):
+        # Somebody of whom little is known is taken to be mostly right.
+        habits = np.einsum("nk,nav->akv", belief, said)
+        habits += _TRUST_AT_FIRST * np.eye(len(VERDICTS)) + 1 / len(VERDICTS)
+        habits /= habits.sum(axis=2, keepdims=True)
+        scores = voice + np.einsum("nav,akv->nk", said, np.log(habits))
+        scores -= scores.max(axis=1, keepdims=True)
+        belief = np.exp(scores)
+        belief /= belief.sum(axis=1, keepdims=True)
+    right = habits[:, classes, classes]
     return WeightedConsensus(
-        known[table["consensus_label"].to_numpy(np.int64)],
-        np.clip(table["consensus_quality_score"].to_numpy(np.float64), 0, 1),
-        np.clip(people["annotator_quality"].to_numpy(np.float64), 0, 1),
+        belief.argmax(axis=1).astype(np.int64),
+        belief.max(axis=1),
+        right @ belief.mean(axis=0),
     )
 
 
@@ -129,6 +131,7 @@ def _model_voice(votes: IntArray, probabilities: Float64Array | None) -> Float64
     verdict of the other faces, four fifths of them at a time. Without a model, or
     with too few faces to learn from, each verdict has its share among the votes.
     """
+    # Heavy, and needed by a background task alone.
     from sklearn.linear_model import LogisticRegression
 
     counts = np.bincount(votes[votes != NO_LABEL], minlength=len(VERDICTS)) + 1.0

@@ -81,6 +81,7 @@ def test_one_verdict_throughout_needs_no_weighing() -> None:
     weighed = weigh_votes(np.full((4, 3), 5), None)
 
     assert (weighed.verdicts == 5).all()
+    assert weighed.quality.min() > 0.5
 
 
 def test_face_without_a_vote_cannot_be_weighed() -> None:
