@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
@@ -158,3 +160,26 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
         list(read_csv(["a,b\n", "1,2\n"]))
     with pytest.raises(DomainError, match="cannot be read"):
         list(read_folder(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "folder"])
+def test_command_brings_labels_back(
+    history: list[dict[str, object]], kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"labels.{kind}"
+    if kind == "folder":
+        export_folder(folder=path)
+    else:
+        lines = export_csv() if kind == "csv" else export_jsonl()
+        path.write_text("".join(lines), encoding="utf-8", newline="")
+    forget()
+    out = StringIO()
+
+    call_command("import_labels", path, stdout=out)
+
+    assert out.getvalue().startswith(f"{len(history)} new, 0 known")
+    assert list(export_rows()) == history
+    with pytest.raises(CommandError, match=r"no \.csv"):
+        call_command("import_labels", tmp_path / "labels.txt")
+    with pytest.raises(CommandError, match="No such file"):
+        call_command("import_labels", tmp_path / "none.csv")
