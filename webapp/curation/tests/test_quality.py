@@ -127,7 +127,7 @@ def crowd_of(size: int) -> list[User]:
     """People of whom the last two always say neutral; the rest is right."""
     people = [PersonFactory() for _ in range(size)]
     words = ("happy", "sad", "surprise")
-    for number in range(45):
+    for number in range(60):
         word = words[number % 3]
         face = FaceFactory(
             probabilities=tuple(
@@ -154,7 +154,7 @@ def test_from_five_people_on_reliability_outweighs_number() -> None:
 
     contested.refresh_from_db()
     assert (contested.verdict, contested.method) == ("happy", "weighted")
-    assert Consensus.objects.exclude(quality=None).count() == 45
+    assert Consensus.objects.exclude(quality=None).count() == 60
     assert weigh_people() == 0
 
 

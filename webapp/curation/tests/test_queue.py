@@ -119,6 +119,7 @@ def test_sampled_face_that_is_flagged_speaks_for_all_still(
     settings: LazySettings,
 ) -> None:
     settings.CURATION_SAMPLE_PERCENT = 100
+    settings.CURATION_ORDER = "flags_first"
     face = FaceFactory()
     fill_queue()
     before = QueueItem.objects.get().priority
@@ -156,11 +157,19 @@ def test_every_order_finishes_what_is_begun(name: str) -> None:
     assert ORDERS[name](begun) > ORDERS[name](replace(PLAIN, chance=0.99, flags=9))
 
 
-def test_default_order_asks_for_flags_first_and_then_for_doubt() -> None:
+def test_default_order_asks_for_doubt_first_and_then_for_what_is_waited_for() -> None:
     order = ORDERS["teaches_most"]
     doubtful = replace(PLAIN, probabilities=(0.3, 0.3, 0.2, 0.2))
 
-    assert order(replace(PLAIN, reason="flag")) > order(doubtful) > order(PLAIN)
+    assert order(doubtful) > order(replace(PLAIN, reason="flag")) > order(PLAIN)
+
+
+def test_flags_can_be_asked_for_first() -> None:
+    order = ORDERS["flags_first"]
+    doubtful = replace(PLAIN, probabilities=(0.3, 0.3, 0.2, 0.2))
+    flagged = replace(PLAIN, flags=1)
+
+    assert order(replace(flagged, flags=2)) > order(flagged) > order(doubtful)
 
 
 def test_uncertainty_is_the_gap_between_the_two_best() -> None:

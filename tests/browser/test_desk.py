@@ -1,0 +1,172 @@
+"""The annotator's desk in Chromium: a hundred faces by keyboard alone."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.stack import Stack
+from webapp.accounts.services import DEMO_PEOPLE
+
+FACES = 120
+LABELLED = 100
+MEDIAN_LIMIT_MS = 100
+P95_LIMIT_MS = 300
+_PASSWORDS = {name: password for name, _, password in DEMO_PEOPLE}
+
+
+def drawn_face(number: int) -> Image.Image:
+    """A face of circles on a ground of its own grey, 96 x 96."""
+    generator = np.random.default_rng(number)
+    image = Image.new("L", (96, 96), int(generator.integers(40, 120)))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((16, 8, 80, 90), fill=int(generator.integers(150, 230)))
+    for x in (34, 56):
+        draw.ellipse((x, 34, x + 8, 40), fill=30)
+    droop = int(generator.integers(-8, 9))
+    draw.line((34, 68, 48, 68 + droop, 62, 68), fill=30, width=3)
+    return image
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """A site of this module's own, with a queue of drawn faces."""
+    folder = Path(tempfile.mkdtemp(prefix="mien-desk-"))
+    try:
+        for number in range(FACES):
+            emotion = ("happy", "sad", "surprise", "neutral")[number % 4]
+            place = folder / "data" / "train" / emotion
+            place.mkdir(parents=True, exist_ok=True)
+            drawn_face(number).save(place / f"{number}.png")
+        with Stack(folder / "home", {"MIEN_DEMO": "1"}) as stack:
+            stack.manage(
+                "import_dataset", str(folder / "data"), "--everything", "--here"
+            )
+            yield f"http://127.0.0.1:{stack.port}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def log_in(page: Page, name: str) -> None:
+    page.goto("/accounts/login/")
+    page.fill("#id_username", name)
+    page.fill("#id_password", _PASSWORDS[name])
+    page.press("#id_password", "Enter")
+    page.wait_for_url(lambda url: "login" not in url)
+
+
+def saved(page: Page, count: int) -> None:
+    expect(page.locator("[data-today]")).to_have_text(str(count))
+
+
+def test_a_hundred_faces_by_keyboard_alone(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "ada")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1500)
+    picture = page.locator("[data-picture]")
+    seen = [picture.get_attribute("src")]
+
+    for key in itertools.islice(itertools.cycle("123456"), LABELLED):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "before => document.querySelector('[data-picture]').getAttribute('src')"
+            " !== before",
+            arg=seen[-1],
+        )
+        seen.append(picture.get_attribute("src"))
+        # Nobody decides faster than this.
+        page.wait_for_timeout(120)
+
+    saved(page, LABELLED)
+    times: list[float] = page.evaluate(
+        "performance.getEntriesByName('next-face').map((entry) => entry.duration)"
+    )
+    times.sort()
+    median, p95 = statistics.median(times), times[int(0.95 * len(times)) - 1]
+    print(
+        f"\nnext face after the key: p50 {median:.0f} ms, p95 {p95:.0f} ms, "
+        f"slowest {times[-1]:.0f} ms, {len(times)} faces"
+    )
+    assert len(seen) == len(set(seen)) == LABELLED + 1
+    assert len(times) == LABELLED
+    assert median <= MEDIAN_LIMIT_MS
+    assert p95 <= P95_LIMIT_MS
+
+
+def test_undo_back_zoom_and_photo_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    picture, desk = page.locator("[data-picture]"), page.locator("#desk")
+    first = picture.get_attribute("src")
+
+    page.keyboard.press("2")
+    saved(page, 1)
+    second = picture.get_attribute("src")
+    assert second != first
+
+    page.keyboard.press("ArrowLeft")
+    expect(picture).to_have_attribute("src", first or "")
+    expect(page.locator("[data-said]")).to_have_text("Sad")
+    page.keyboard.press("4")
+    expect(picture).to_have_attribute("src", second or "")
+
+    page.keyboard.press("u")
+    expect(picture).to_have_attribute("src", first or "")
+    page.keyboard.press("s")
+    expect(picture).to_have_attribute("src", second or "")
+
+    page.keyboard.press("z")
+    page.keyboard.press("b")
+    page.keyboard.press("p")
+    figure = desk.locator("figure")
+    expect(figure).to_have_attribute("data-zoom", "1")
+    expect(figure).to_have_attribute("data-brightness", "1")
+    expect(picture).to_have_attribute("src", (second or "").replace("face", "photo"))
+
+
+def test_votes_wait_for_a_site_that_is_away(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    before = int(page.locator("[data-today]").inner_text())
+    away = True
+
+    def answer(route: Any) -> None:
+        if away:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/curation/**", answer)
+    for _ in range(3):
+        page.keyboard.press("1")
+    page.wait_for_timeout(500)
+    away = False
+
+    saved(page, before + 3)
+
+
+def test_desk_works_without_scripts(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/", java_script_enabled=False)
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    before = int(page.locator("[data-today]").inner_text())
+
+    page.get_by_role("button", name="Unclear").click()
+
+    assert int(page.locator("[data-today]").inner_text()) == before + 1
