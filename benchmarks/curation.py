@@ -104,6 +104,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def model_line(classifier: EmotionClassifier) -> str:
+    """With which model it was measured."""
+    return f"Measured with {classifier.manifest.version}."
+
+
 def put(name: str, text: str) -> None:
     """Replace what stands between the marks of a command in ``docs/curation.md``."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

@@ -205,7 +205,7 @@ def main() -> None:
     axes.grid(axis="y", alpha=0.3)
     curation.PICTURES.mkdir(exist_ok=True)
     (curation.PICTURES / "curation-crowd.png").write_bytes(to_png(figure))
-    curation.put("crowd", f"{text}\n\n{gold}")
+    curation.put("crowd", f"{text}\n\n{gold}\n\n{curation.model_line(classifier)}")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def main() -> None:
     axes.grid(alpha=0.3)
     curation.PICTURES.mkdir(exist_ok=True)
     (curation.PICTURES / "curation-queue-order.png").write_bytes(to_png(figure))
-    curation.put("queue-order", text)
+    curation.put("queue-order", f"{text} {curation.model_line(classifier)}")
 
 
 if __name__ == "__main__":

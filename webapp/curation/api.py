@@ -32,7 +32,7 @@ def person_of(request: Request) -> User:
     return request.user
 
 
-class ClaimSerializer(serializers.Serializer[Claim]):
+class ClaimSerializer(serializers.Serializer[Any]):
     """A face that is yours for ten minutes. Nothing here tells what anybody, or the
     model, has said of it."""
 
@@ -221,7 +221,7 @@ class QueueView(APIView):
         return _private(FiguresSerializer(selectors.queue_figures()).data)
 
 
-class PersonSerializer(serializers.Serializer[selectors.PersonFigures]):
+class PersonSerializer(serializers.Serializer[Any]):
     person = serializers.CharField(source="person.username")
     votes = serializers.IntegerField()
     skips = serializers.IntegerField()
@@ -287,7 +287,9 @@ class CorrectionSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     at = serializers.DateTimeField(source="created_at")
     by = serializers.SerializerMethodField()
-    source = serializers.CharField()
+    role = serializers.CharField(
+        source="source", help_text="visitor, annotator, adjudicator or import."
+    )
     verdict = serializers.CharField()
     duration_ms = serializers.IntegerField(allow_null=True)
     key = serializers.CharField()
@@ -313,7 +315,7 @@ class HistoryView(APIView):
         return _private(CorrectionSerializer(history, many=True).data)
 
 
-class DisputeSerializer(serializers.Serializer[Consensus]):
+class DisputeSerializer(serializers.Serializer[Any]):
     face_id = serializers.UUIDField()
     tally = serializers.SerializerMethodField(help_text="Votes for each verdict.")
     agreement = serializers.FloatField()

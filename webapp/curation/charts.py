@@ -10,7 +10,7 @@ from typing import Final
 WIDTH: Final = 600
 HEIGHT: Final = 160
 _FLOOR: Final = 136
-_CEILING: Final = 12
+_CEILING: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def day_plot(days: Sequence[tuple[date, int]]) -> DayPlot:
     ticks = tuple(
         (round((index + 0.5) * step, 2), f"{day:%d %b}")
         for index, (day, _) in enumerate(days)
-        if index % 7 == 1
+        if index % 7 == 3
     )
     return DayPlot(
         columns, ticks, peak, float(_CEILING), sum(count for _, count in days)

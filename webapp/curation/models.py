@@ -33,10 +33,10 @@ class Verdict(models.TextChoices):
 
     HAPPY = "happy"
     SAD = "sad"
-    SURPRISE = "surprise"
+    SURPRISE = "surprise", "Surprised"
     NEUTRAL = "neutral"
     UNCLEAR = "unclear"
-    NOT_A_FACE = "not_a_face"
+    NOT_A_FACE = "not_a_face", "Not a face"
 
 
 class Source(models.TextChoices):

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 import numpy as np
-from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
+from django.db.models import Avg, Count, F, Min, Q, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
@@ -88,10 +88,10 @@ def training_labels() -> Iterator[TrainingLabel]:
             "decided_at",
         )
     )
-    for face, photo, label, tally, agreement, quality, method, *rest in rows.iterator(
-        chunk_size=2000
-    ):
-        reason, sampled, decided_at = rest
+    for row in rows.iterator(chunk_size=2000):
+        face, photo, label, tally, agreement, quality, method = row[:7]
+        reason, sampled, decided_at = row[7:]
+        assert decided_at is not None  # The database says so of what is decided.
         weight = quality if quality is not None else agreement
         yield TrainingLabel(
             face_id=face,
@@ -120,9 +120,8 @@ def count_new_labels(*, since: datetime | None) -> int:
 
 def last_trained_at() -> datetime | None:
     """When the latest version that was trained here came to be."""
-    return ModelVersion.objects.filter(shipped=False).aggregate(at=Max("created_at"))[
-        "at"
-    ]
+    trained = ModelVersion.objects.filter(shipped=False).order_by("-created_at")
+    return trained.values_list("created_at", flat=True).first()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,11 +291,13 @@ def person_figures(*, person: User) -> PersonFigures:
     given = np.array([VERDICTS.index(mine) for mine, _ in pairs], np.int64)
     decided = np.array([VERDICTS.index(theirs) for _, theirs in pairs], np.int64)
     counts = Counter(votes.values_list("verdict", flat=True))
-    durations = list(
-        votes.filter(duration_ms__isnull=False)
-        .order_by("-created_at")
-        .values_list("duration_ms", flat=True)[:500]
-    )
+    durations = [
+        duration
+        for duration in votes.order_by("-created_at").values_list(
+            "duration_ms", flat=True
+        )[:500]
+        if duration is not None
+    ]
     return PersonFigures(
         person=person,
         votes=sum(counts.values()),

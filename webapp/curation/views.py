@@ -34,7 +34,7 @@ from webapp.curation.receipts import VERDICT_WORDS
 from webapp.curation.services import claims, quality, transfer, votes
 from webapp.photos.views.common import see_other
 
-REASON_WORDS: Final = {
+REASON_WORDS: Final[dict[str, str]] = {
     Reason.FLAG: "A visitor said it is wrong",
     Reason.UNSURE: "The model is not sure",
     Reason.DIFFER: "Two versions differ",
