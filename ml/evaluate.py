@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ml.consensus import NO_LABEL, strict_majority
 from ml.data import FaceSet, LabelSource
 from ml.inference import MAX_BATCH, EmotionClassifier, softmax
+from ml.intervals import wilson_interval
 from ml.labels import EMOTIONS
 
 Float32Array = npt.NDArray[np.float32]
@@ -21,7 +22,6 @@ IntArray = npt.NDArray[np.int64]
 
 CALIBRATION_BINS: Final = 15
 BOOTSTRAP_ROUNDS: Final = 1000
-_Z95: Final = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +188,6 @@ def expected_calibration_error(
     )
     gaps = np.bincount(bins, confidence - correct, CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, Wilson 1927; (0, 1) without any trial."""
-    if n == 0:
-        return (0.0, 1.0)
-    share = successes / n
-    z2 = _Z95 * _Z95
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    spread = math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    half = _Z95 * spread / (1 + z2 / n)
-    return (max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _bootstrap_macro_f1(
