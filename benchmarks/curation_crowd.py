@@ -72,7 +72,8 @@ def crowdlab(votes: IntArray, probabilities: Float64Array) -> IntArray:
     voices = translate(votes, probabilities)[:, known]
     voices /= voices.sum(axis=1, keepdims=True)
     result = get_label_quality_multiannotator(labels, voices, verbose=False)
-    return known[result["label_quality"]["consensus_label"].to_numpy(np.int64)]
+    chosen: IntArray = result["label_quality"]["consensus_label"].to_numpy(np.int64)
+    return known[chosen]
 
 
 def gold_pauses_after(

@@ -107,7 +107,7 @@ def main() -> None:
     classifier = EmotionClassifier.load()
     parts = []
     for split in ("train", "validation"):
-        faces = curation.load(given.data, split, classifier)  # type: ignore[arg-type]
+        faces = curation.load(given.data, split, classifier)
         assert faces.votes is not None
         truth = curation.majority(curation.verdict_votes(faces.votes))
         # The other verdicts are no class of the head.

@@ -13,9 +13,9 @@ from ml.evaluate import (
     expected_calibration_error,
     macro_f1,
     one_person_accuracy,
-    wilson_interval,
 )
 from ml.inference import softmax
+from ml.intervals import wilson_interval
 from ml.labels import EMOTIONS
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from ml.agreement import cohens_kappa, fleiss_kappa
 from ml.consensus import VERDICTS
-from ml.evaluate import wilson_interval
+from ml.intervals import wilson_interval
 from ml.labels import EMOTIONS
 from webapp.accounts.models import User
 from webapp.core.errors import NotFound
