@@ -252,9 +252,13 @@ class Supervisor:
         has_terminal = sys.stdout.isatty()
         environment = await self._start_broker()
         greeting = await self._bootstrap(environment)
-        for service in _services(environment, self.listener.fileno()):
-            self._children.append(Child(service, self.group, self.log))
+        services = _services(environment, self.listener.fileno())
+        # What a visitor waits for gets the cores first.
+        for service in services[:2]:
+            self._start(service)
         await self._wait_for_web()
+        for service in services[2:]:
+            self._start(service)
         url = f"http://{HOST}:{self.port}/"
         seconds = time.monotonic() - started_at
         self.log.line("mien", f"Mien is at {url} (ready in {seconds:.1f} s)")
@@ -288,7 +292,7 @@ class Supervisor:
             self.log.line("mien", "ended the broker that an earlier run left behind")
         command = broker.server_command(broker.find_server(), folder, path)
         service = Service("broker", command, broker.server_environment(), 3)
-        self._children.append(Child(service, self.group, self.log))
+        self._start(service)
         deadline = time.monotonic() + _BROKER_LIMIT_SECONDS
         while not broker.answers(path):
             if time.monotonic() > deadline:
@@ -298,6 +302,9 @@ class Supervisor:
             path
         )
         return environment
+
+    def _start(self, service: Service) -> None:
+        self._children.append(Child(service, self.group, self.log))
 
     async def _bootstrap(self, environment: dict[str, str]) -> list[str]:
         """Prepare database, files and model; what it wants the person to read."""
@@ -338,7 +345,7 @@ class Supervisor:
 
 
 def _services(environment: dict[str, str], web_fd: int) -> list[Service]:
-    """What runs beside the broker."""
+    """What runs beside the broker, the most urgent first."""
     celery = [
         *(sys.executable, "-m", "celery", "--quiet", "-A", "webapp.config"),
         # Bootstrap has just checked everything.
