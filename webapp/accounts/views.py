@@ -57,7 +57,7 @@ def locked_out(
         429,
         "locked_out",
         f"Too many wrong passwords for this name. Please wait {minutes} minutes, then "
-        "try again, or ask an admin for a new invitation.",
+        "try again.",
     )
     response["Retry-After"] = str(minutes * 60)
     return response
