@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -212,6 +213,59 @@ def clean(
         tuple(scan.splits),
         suspicion,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SuspicionMeasure:
+    """How well suspicion finds what the votes call wrong, on the faces of one split
+    that have a majority. Shares in [0, 1]; NaN where there is nothing to divide by.
+    """
+
+    faces: int
+    wrong: int
+    auroc: float
+    precision_of_first_500: float
+    suspects: int
+    precision: float
+    recall: float
+
+
+def measure_suspicion(
+    result: CleaningResult, layout: Layout
+) -> dict[Split, SuspicionMeasure]:
+    """Judge a cleaning that did not look at the votes by them."""
+    from sklearn.metrics import roc_auc_score
+
+    votes = _votes(layout, result.faces.files)
+    if votes is None:
+        return {}
+    majority = strict_majority(votes)
+    named = {f.file for f in result.findings if f.finding is Kind.SUSPECT_LABEL}
+    suspect = np.array([file in named for file in result.faces.files])
+    splits = np.array(result.splits)
+    measures: dict[Split, SuspicionMeasure] = {}
+    for split in SPLITS:
+        here = (splits == split) & (majority != NO_LABEL)
+        wrong = majority[here] != result.faces.folder_labels[here]
+        suspicion, called = result.suspicion[here], suspect[here]
+        first = np.argsort(-suspicion, kind="stable")[:500]
+        both = wrong.any() and not wrong.all()
+        measures[split] = SuspicionMeasure(
+            faces=int(here.sum()),
+            wrong=int(wrong.sum()),
+            auroc=float(roc_auc_score(wrong, suspicion)) if both else math.nan,
+            precision_of_first_500=float(wrong[first].mean())
+            if len(first)
+            else math.nan,
+            suspects=int(called.sum()),
+            precision=_mean(wrong[called]),
+            recall=_mean(called[wrong]),
+        )
+    return measures
+
+
+def _mean(values: npt.NDArray[np.bool_]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def cleaned_csv(rows: Sequence[CleanedRow]) -> bytes:

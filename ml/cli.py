@@ -286,6 +286,7 @@ def clean(
 ) -> None:
     """Find what is wrong with a folder of faces; write report and cleaned manifest."""
     from ml.cleaning import clean as clean_folder
+    from ml.cleaning import measure_suspicion
     from ml.cleaning_report import write_cleaning
 
     layout = find_layout(data)
@@ -307,6 +308,16 @@ def clean(
     for kind, count in result.counts().items():
         table.add_row(kind.value, str(count))
     console.print(table)
+    if not votes:
+        for split, found in measure_suspicion(result, layout).items():
+            console.print(
+                f"{split}, judged by the votes: {found.wrong} of {found.faces} labels "
+                f"are wrong; AUROC {found.auroc:.3f}, of the first 500 "
+                f"{found.precision_of_first_500:.1%} are; of {found.suspects} called "
+                f"suspect {found.precision:.1%}, which are {found.recall:.1%} of them",
+                highlight=False,
+                soft_wrap=True,
+            )
     console.print(f"Wrote {out}. Next: python -m ml train --manifest {out}/cleaned.csv")
 
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ml.cleaning import CleaningResult, Kind, clean
+from ml.cleaning import CleaningResult, Kind, clean, measure_suspicion
 from ml.cleaning_report import write_cleaning
 from ml.data import Layout, find_layout, load_for_training
 from ml.detection import FaceDetector
@@ -151,6 +152,23 @@ def test_wrong_labels_are_found_without_votes(
     result = clean(find_layout(root), classifier, None, judge="folds")
     found = _files(result, Kind.SUSPECT_LABEL)
     assert len(planted & found) >= 2
+    layout = find_layout(root)
+    assert measure_suspicion(result, layout) == {}
+    write_annotations(
+        root,
+        {
+            file: ballots_for(
+                Emotion.HAPPY.position
+                if file in planted
+                else int(result.faces.folder_labels[i])
+            )
+            for i, file in enumerate(result.faces.files)
+        },
+    )
+    measured = measure_suspicion(result, find_layout(root))
+    assert (measured["train"].faces, measured["train"].wrong) == (126, 6)
+    assert measured["train"].auroc > 0.9
+    assert math.isnan(measured["test"].auroc)
     order = np.argsort(-result.suspicion)
     first = {result.faces.files[i] for i in order[:12]}
     assert len(planted & first) >= 4
