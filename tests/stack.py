@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,15 @@ from psycopg import sql
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_SECONDS = 120.0
 STOP_LIMIT_SECONDS = 40.0
+
+SERVICES = {
+    "broker": "valkey",
+    "web": "gunicorn",
+    "inference": "inference@",
+    "training": "training@",
+    "beat": " beat ",
+}
+"""What stands in the command line of each."""
 
 # Numbers 0 and 1 are the test session's; a Redis has 16.
 _redis_numbers = itertools.count(2)
@@ -159,20 +168,20 @@ class Stack:
 
     def service(self, name: str) -> psutil.Process:
         """The main process of a service. Raises ``LookupError`` while it is down."""
-        words = {
-            "broker": "valkey",
-            "web": "gunicorn",
-            "inference": "inference@",
-            "training": "training@",
-            "beat": " beat ",
-        }
         for child in psutil.Process(self.process.pid).children():
-            try:
-                if words[name] in " ".join(child.cmdline()):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if SERVICES[name] in " ".join(child.cmdline()):
                     return child
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
         raise LookupError(f"{name} does not run")
+
+    def running(self) -> set[str]:
+        """The services that are up."""
+        up = set()
+        for name in SERVICES:
+            with suppress(LookupError):
+                self.service(name)
+                up.add(name)
+        return up
 
     def manage(self, *words: str) -> str:
         """What ``manage.py`` prints beside the running site."""
