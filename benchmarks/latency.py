@@ -13,6 +13,7 @@ that is the price of the site. A client asks for its result every 10 ms (one pho
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.client
 import json
@@ -58,13 +59,10 @@ class Timings:
 
 
 class Client:
-    """A visitor with one connection that stays open."""
+    """A visitor, with one connection a photo."""
 
     def __init__(self, port: int, pause_seconds: float) -> None:
         self._port = port
-        self._connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=TIMEOUT_SECONDS
-        )
         self._pause_seconds = pause_seconds
 
     def photo(self, image: bytes) -> tuple[float, float]:
@@ -76,40 +74,34 @@ class Client:
             "Content-Type: image/jpeg\r\n\r\n"
         )
         body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
-        kind = f"multipart/form-data; boundary={boundary}"
-        started_at = time.perf_counter()
-        self._send("POST", "/api/v1/photos", body, {"Content-Type": kind})
-        location, photo = self._receive(202)
-        accepted = time.perf_counter() - started_at
-        while photo["status"] not in ("done", "failed"):
-            time.sleep(self._pause_seconds)
-            self._send("GET", location)
-            _, photo = self._receive(200)
-        seconds = time.perf_counter() - started_at
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self._port, timeout=TIMEOUT_SECONDS
+        )
+        with contextlib.closing(connection):
+            started_at = time.perf_counter()
+            connection.request("POST", "/api/v1/photos", body, headers)
+            location, photo = _receive(connection, 202)
+            accepted = time.perf_counter() - started_at
+            while photo["status"] not in ("done", "failed"):
+                time.sleep(self._pause_seconds)
+                connection.request("GET", location)
+                _, photo = _receive(connection, 200)
+            seconds = time.perf_counter() - started_at
         if photo["status"] != "done" or len(photo["faces"]) != 1:
             raise RuntimeError(f"not one face: {photo}")
         return accepted, seconds
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        try:
-            self._connection.request(method, path, body, headers or {})
-        except OSError:
-            # The site closes a connection that was idle for two seconds.
-            self._connection.close()
-            self._connection.request(method, path, body, headers or {})
 
-    def _receive(self, expected: int) -> tuple[str, dict[str, Any]]:
-        response = self._connection.getresponse()
-        data = response.read()
-        if response.status != expected:
-            raise RuntimeError(f"{response.status}: {data.decode(errors='replace')}")
-        return response.headers.get("Location", ""), json.loads(data)
+def _receive(
+    connection: http.client.HTTPConnection, expected: int
+) -> tuple[str, dict[str, Any]]:
+    """``Location`` and JSON of the answer."""
+    response = connection.getresponse()
+    data = response.read()
+    if response.status != expected:
+        raise RuntimeError(f"{response.status}: {data.decode(errors='replace')}")
+    return response.headers.get("Location", ""), json.loads(data)
 
 
 class Networks:
