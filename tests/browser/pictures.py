@@ -19,6 +19,7 @@ from tests.stack import ROOT, Stack
 
 FOLDER: Final = ROOT / "docs" / "pictures"
 _QUALITY: Final = 86
+_SETTLE_MS: Final = 500
 _DESKTOP: Final = {"width": 1280, "height": 800}
 _PHONE: Final = {"width": 390, "height": 844}
 
@@ -40,8 +41,10 @@ def main() -> None:
         _keep(page, "result")
         page = _open(browser, base_url, _DESKTOP, "dark")
         _read(page, _side_by_side(astronaut(), hopper()))
-        page.get_by_text("Show where it looked").click()
+        with page.expect_response("**/heat/1"), page.expect_response("**/heat/2"):
+            page.get_by_text("Show where it looked").click()
         page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(_SETTLE_MS)
         _keep(page, "where-it-looked")
         page = _open(browser, base_url, _PHONE, "dark")
         _read(page, hopper())
