@@ -16,6 +16,9 @@ from playwright.sync_api import Page, Route, expect
 from ml.images import MAX_BYTES, ImageRefused, decode_image
 from tests.browser.conftest import OpenPage
 from tests.pictures import astronaut, encode, hopper
+from tests.stack import Stack
+from webapp.photos.models import FailureReason
+from webapp.photos.selectors import FAILURE_WORDS
 
 RESULT = re.compile(r"/photos/[0-9a-f-]{36}/$")
 PHOTO = {"name": "eileen.png", "mimeType": "image/png", "buffer": b""}
@@ -351,6 +354,22 @@ class TestWaiting:
 
         until_read(page)
 
+    def test_a_photo_that_cannot_be_read_any_more_says_why(
+        self, open_page: OpenPage, sleeping_worker: Callable[[], None], stack: Stack
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        page.wait_for_url(RESULT)
+        files = [path for path in stack.home.glob("media/**/*") if path.is_file()]
+        max(files, key=lambda path: path.stat().st_mtime_ns).unlink()
+        sleeping_worker()
+
+        reason = FAILURE_WORDS[FailureReason.UNREADABLE]
+        expect(page.locator("#result .notice-error")).to_have_text(
+            reason, timeout=READ_LIMIT_MS
+        )
+        assert "That did not work" in page.title()
+
     def test_a_photo_that_goes_meanwhile_is_said_to_be_gone(
         self, open_page: OpenPage, sleeping_worker: Callable[[], None]
     ) -> None:
@@ -408,6 +427,18 @@ class TestResult:
         page.keyboard.press("h")
         assert not page.locator(".heat").get_attribute("href")
 
+    def test_numbers_heat_map_and_keys_are_explained(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+
+        page.get_by_text("How to read this").press("Enter")
+
+        for words in ("rather than guess", "not whether it was right", "closes what"):
+            expect(page.get_by_text(words)).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_text("rather than guess")).to_be_hidden()
+
     def test_that_is_wrong_takes_two_actions_and_gives_a_receipt(
         self, open_page: OpenPage
     ) -> None:
@@ -420,6 +451,8 @@ class TestResult:
 
         page.wait_for_url("**/receipts/**")
         expect(page.get_by_role("heading", level=1)).to_contain_text("You said")
+        page.get_by_role("link", name="Back to the photo").click()
+        page.wait_for_url(RESULT)
 
     def test_a_link_shows_the_photo_to_somebody_else_until_it_ends(
         self, open_page: OpenPage
@@ -432,10 +465,13 @@ class TestResult:
 
         page.get_by_text("Share", exact=True).click()
         page.get_by_role("button", name="Make a link").click()
-        words = page.locator(".notice", has_text="Whoever has this link").inner_text()
-        link = re.search(r"http\S+", words)
-        assert link
-        stranger.goto(link[0])
+        expect(page.get_by_text("can see the photo for 7 days")).to_be_visible()
+        link = page.locator("#share-link").inner_text()
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_role("button", name="Copy").click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        assert page.evaluate("() => navigator.clipboard.readText()") == link
+        stranger.goto(link)
         expect(stranger.locator(".face")).to_have_count(1)
         expect(stranger.get_by_text("Delete", exact=True)).to_have_count(0)
         expect(stranger.get_by_text(WRONG)).to_have_count(0)

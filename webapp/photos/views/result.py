@@ -141,11 +141,7 @@ def share(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     photo = own_photo(request, photo_id)
     _, token = create_share_link(photo=photo)
     link = request.build_absolute_uri(reverse("photos:shared", args=[token]))
-    messages.success(
-        request,
-        f"Whoever has this link can see the photo for {SHARE_DAYS} days: {link}",
-        extra_tags="share-link",
-    )
+    messages.success(request, link, extra_tags="share-link")
     return see_other("photos:result", photo_id=photo.pk)
 
 
@@ -172,6 +168,7 @@ def _render_result(
         "secret": secret,
         "share_token": share_token,
         "links": 0 if share_token else photo.links.count(),
+        "share_days": SHARE_DAYS,
     }
     template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
     response = render(request, template, context)
