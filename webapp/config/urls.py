@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView
 
 from webapp.core import views as core_views
 from webapp.curation import visitor_api
 from webapp.photos import api as photos_api
 
-api_patterns = [
+api_patterns: list[URLPattern | URLResolver] = [
     path("photos", photos_api.PhotosView.as_view(), name="api-photos"),
     path("photos/<uuid:photo_id>", photos_api.PhotoView.as_view(), name="api-photo"),
     path(
