@@ -30,8 +30,8 @@ from webapp.photos.selectors import (
 )
 from webapp.photos.serializers import (
     AcceptedSerializer,
-    BatchSerializer,
     LiveSerializer,
+    PhotoBatchSerializer,
     PhotoSerializer,
     ShareLinkSerializer,
 )
@@ -250,7 +250,7 @@ class BatchesView(APIView):
         operation_id="submit_batch",
         summary="Submit up to 50 photos, or a zip of them",
         request={"multipart/form-data": BatchUploadSerializer},
-        responses={202: BatchSerializer, **_REFUSALS},
+        responses={202: PhotoBatchSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
         fields = validated(BatchUploadSerializer(data=request.data), "no_image")
@@ -278,7 +278,7 @@ class BatchView(APIView):
     @extend_schema(
         operation_id="get_batch",
         summary="Read a batch's results",
-        responses={200: BatchSerializer, 404: _ERROR},
+        responses={200: PhotoBatchSerializer, 404: _ERROR},
     )
     def get(self, request: Request, batch_id: uuid.UUID) -> Response:
         return _private(_batch_data(_own_batch(request, batch_id)))
@@ -363,7 +363,7 @@ def _own_batch(request: Request, batch_id: uuid.UUID) -> Batch:
 
 def _batch_data(batch: Batch) -> dict[str, Any]:
     results = get_photo_results(photos=batch.photos.order_by("position"))
-    data: dict[str, Any] = BatchSerializer(
+    data: dict[str, Any] = PhotoBatchSerializer(
         {
             "id": batch.pk,
             "total": len(results),

@@ -106,7 +106,7 @@ class RefusedSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
 
 
-class BatchSerializer(serializers.Serializer[Any]):
+class PhotoBatchSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     total = serializers.IntegerField()
     finished = serializers.IntegerField()
