@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from webapp.config import broker
+from webapp.config.processes import ProcessGroup
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,12 +23,14 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("broker")
     path = Path(os.environ["MIEN_HOME"]) / "valkey.sock"
     log = folder / "log"
+    group = ProcessGroup()
     with log.open("wb") as output:
         server = subprocess.Popen(
             broker.server_command(broker.find_server(), folder, path),
             stdout=output,
             stderr=subprocess.STDOUT,
             env=broker.server_environment(),
+            process_group=group.id,
         )
     try:
         deadline = time.monotonic() + 20
@@ -37,5 +40,5 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             time.sleep(0.01)
         yield
     finally:
-        server.kill()
+        group.kill()
         server.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import itertools
 import json
@@ -23,6 +24,8 @@ import psutil
 import psycopg
 import redis
 from psycopg import sql
+
+from webapp.config.processes import ProcessGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_SECONDS = 120.0
@@ -97,6 +100,12 @@ def own_services() -> Iterator[dict[str, str]]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
+@functools.cache
+def _group() -> ProcessGroup:
+    """Sites end with the tests, also where those are killed."""
+    return ProcessGroup()
+
+
 class Stack:
     """Use as a context manager: up inside, gone afterwards."""
 
@@ -121,7 +130,7 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=_group().id,
             )
         try:
             self.port = int(self.wait_for(r"http://127\.0\.0\.1:(\d+)/")[1])
