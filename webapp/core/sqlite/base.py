@@ -28,6 +28,19 @@ _SLEEP_SECONDS: Final = (0.001, 0.015)
 T = TypeVar("T")
 
 
+def _persist(run: Callable[[], T], may_retry: Callable[[], bool]) -> T:
+    """Run again what a busy database refused, for as long as patience lasts."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return run()
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or not may_retry() or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(*_SLEEP_SECONDS))
+
+
 class PatientCursor(base.SQLiteCursorWrapper):
     """Tries again, for ten seconds, what a busy database refused."""
 
@@ -42,23 +55,19 @@ class PatientCursor(base.SQLiteCursorWrapper):
         )
 
     def _persist(self, run: Callable[[], T]) -> T:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return run()
-            except sqlite3.OperationalError as error:
-                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if (
-                    not busy
-                    or self.connection.in_transaction
-                    or time.monotonic() > deadline
-                ):
-                    raise
-            time.sleep(random.uniform(*_SLEEP_SECONDS))
+        return _persist(run, lambda: not self.connection.in_transaction)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's own, with cursors that are patient."""
+    """Django's own, with cursors that are patient, and so is a new connection: its
+    first commands may meet a log that is just being emptied."""
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
+        connect = super().get_new_connection
+        connection: sqlite3.Connection = _persist(
+            lambda: connect(conn_params), lambda: True
+        )
+        return connection
 
     def create_cursor(self, name: str | None = None) -> PatientCursor:
         return self.connection.cursor(factory=PatientCursor)  # type: ignore[no-any-return]

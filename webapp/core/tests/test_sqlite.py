@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_writer_waits_its_turn_and_loses_nothing(tmp_path: Path) -> None:
         cursor.execute("SELECT n FROM t ORDER BY n")
         assert [n for (n,) in cursor.fetchall()] == [1, 2, 3]
     first.close()
+
+
+def test_new_connection_waits_for_who_has_the_whole_database(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite3"
+    owner = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    owner.execute("CREATE TABLE t (n INTEGER)")
+    owner.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.3, lambda: owner.execute("COMMIT")).start()
+
+    connection = connect(path)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT n FROM t")
+        assert cursor.fetchall() == []
+    connection.close()
+    owner.close()
 
 
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
