@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -62,6 +62,59 @@ def integer(name: str, default: int, minimum: int = 0) -> int:
 def listing(name: str, default: str = "") -> list[str]:
     """Comma-separated words, blanks dropped."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with this password, for one that stands in a file of its own."""
+    parts = urlsplit(url)
+    if not password or parts.hostname is None:
+        return url
+    user, at, address = parts.netloc.rpartition("@")
+    name = user.partition(":")[0] if at else ""
+    return parts._replace(
+        netloc=f"{name}:{quote(password, safe='')}@{address}"
+    ).geturl()
+
+
+def storage(url: str) -> dict[str, Any]:
+    """``s3://key:secret@host:port/bucket?region=…&tls=0`` as Django's ``STORAGES``
+    name it; empty for the folder below ``MIEN_HOME``.
+
+    Without a host it is AWS, without a key whatever boto finds on its own.
+    """
+    if not url:
+        return {"BACKEND": "webapp.core.storage.DurableFileSystemStorage"}
+    parts = urlsplit(url)
+    bucket = unquote(parts.path.strip("/"))
+    if parts.scheme != "s3" or not bucket or "/" in bucket:
+        raise ImproperlyConfigured(
+            "MIEN_STORAGE_URL must be s3://key:secret@host:port/bucket."
+        )
+    choices = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = {
+        "bucket_name": bucket,
+        "access_key": unquote(parts.username or "") or None,
+        "secret_key": unquote(parts.password or "") or None,
+        "region_name": choices.get("region", "us-east-1"),
+    }
+    if parts.hostname:
+        scheme = "http" if choices.get("tls", "1") in _FALSE else "https"
+        address = parts.netloc.rpartition("@")[2]
+        options["endpoint_url"] = f"{scheme}://{address}"
+    return {"BACKEND": "webapp.core.s3.DurableS3Storage", "OPTIONS": options}
+
+
+def cache_beside(broker_url: str) -> str:
+    """The cache on the broker's server: its next number, or 1 on a socket."""
+    parts = urlsplit(broker_url)
+    if parts.scheme == "redis+socket":
+        return f"unix://{parts.path}?db=1"
+    number = parts.path.strip("/") or "0"
+    if parts.scheme not in ("redis", "rediss") or not number.isdecimal():
+        raise ImproperlyConfigured(
+            "MIEN_BROKER_URL must be redis://:password@host:port/number."
+        )
+    return parts._replace(path=f"/{int(number) + 1}").geturl()
 
 
 def database(url: str) -> dict[str, Any]:

@@ -22,12 +22,20 @@ BASE_DIR = Path(__file__).resolve().parent.parent.parent
 MIEN_HOME = Path(env.text("MIEN_HOME", str(BASE_DIR / "var"))).resolve()
 DEMO = env.flag("MIEN_DEMO")
 DEBUG = env.flag("MIEN_DEBUG")
+MIN_SECRET_KEY_LENGTH = 50
 
 
 def _secret_key() -> str:
     """From the environment; a demo keeps one that it drew itself in its home."""
     if not (DEMO or DEBUG):
-        return env.text("MIEN_SECRET_KEY")
+        key = env.text("MIEN_SECRET_KEY")
+        if len(key) < MIN_SECRET_KEY_LENGTH:
+            raise ImproperlyConfigured(
+                f"MIEN_SECRET_KEY must have {MIN_SECRET_KEY_LENGTH} characters or "
+                "more. Draw one: python -c 'import secrets; "
+                "print(secrets.token_urlsafe(50))'"
+            )
+        return key
     value = env.text("MIEN_SECRET_KEY", "")
     if value:
         return value
@@ -131,12 +139,17 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+# The same address that rates are counted by: behind a proxy, not the proxy's own.
+AXES_CLIENT_IP_CALLABLE = "webapp.core.rates.client_address"
 AXES_LOCKOUT_CALLABLE = "webapp.accounts.views.locked_out"
 
 # --- Database, files, broker, cache -------------------------------------------------
 DATABASES = {
     "default": env.database(
-        env.text("MIEN_DATABASE_URL", f"sqlite:///{MIEN_HOME / 'mien.sqlite3'}")
+        env.with_password(
+            env.text("MIEN_DATABASE_URL", f"sqlite:///{MIEN_HOME / 'mien.sqlite3'}"),
+            env.text("MIEN_DATABASE_PASSWORD", ""),
+        )
     )
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -146,13 +159,16 @@ STATIC_URL = "static/"
 STATIC_ROOT = MIEN_HOME / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
-    "default": {"BACKEND": "webapp.core.storage.DurableFileSystemStorage"},
+    "default": env.storage(env.text("MIEN_STORAGE_URL", "")),
     "staticfiles": {"BACKEND": "webapp.core.storage.StaticFilesStorage"},
 }
 WHITENOISE_USE_FINDERS = DEBUG
 
-BROKER_URL = env.text("MIEN_BROKER_URL", f"redis+socket://{MIEN_HOME / 'valkey.sock'}")
-CACHE_URL = env.text("MIEN_CACHE_URL", f"unix://{MIEN_HOME / 'valkey.sock'}?db=1")
+BROKER_URL = env.with_password(
+    env.text("MIEN_BROKER_URL", f"redis+socket://{MIEN_HOME / 'valkey.sock'}"),
+    env.text("MIEN_BROKER_PASSWORD", ""),
+)
+CACHE_URL = env.text("MIEN_CACHE_URL", env.cache_beside(BROKER_URL))
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -283,6 +299,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = SECURE
+# Asked from inside, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
 SECURE_CONTENT_TYPE_NOSNIFF = True

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 
 from webapp.core.errors import DomainError
 from webapp.core.responses import error_response
+from webapp.core.storage import StorageAway
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,16 @@ class ErrorPagesMiddleware:
                 503,
                 "unavailable",
                 "The site is very busy. Nothing was lost; please try again soon.",
+                retry_after_seconds=5,
+            )
+        if isinstance(exception, StorageAway):
+            logger.error("files not available, %s: %s", request.path, exception)
+            return error_response(
+                request,
+                503,
+                "storage_unavailable",
+                "The site cannot get at its photos at the moment. Nothing was lost; "
+                "please try again soon.",
                 retry_after_seconds=5,
             )
         return None

@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Iterable
 from functools import cache
-from typing import Final
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -38,19 +39,38 @@ class RateLimited(DomainError):
         self.retry_after_seconds = retry_after_seconds
 
 
-def client_address(request: HttpRequest) -> str:
+def client_address(request: HttpRequest, *_: Any) -> str:
     """The address that the outermost trusted proxy saw.
 
     Only as many entries of X-Forwarded-For are believed as there are proxies of
     ours (``MIEN_NUM_PROXIES``), counted from the right: the rest is what a client
-    wrote itself.
+    wrote itself. A request with fewer entries did not come through all of them, and
+    an entry that is no address came from none: then it is who connects to us.
     """
     proxies: int = settings.NUM_PROXIES
+    peer = str(request.META.get("REMOTE_ADDR", ""))
     forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
-    if proxies and forwarded:
-        addresses = [word.strip() for word in forwarded.split(",")]
-        return addresses[-min(proxies, len(addresses))]
-    return str(request.META.get("REMOTE_ADDR", ""))
+    entries = [word.strip() for word in forwarded.split(",") if word.strip()]
+    if not proxies or len(entries) < proxies:
+        return peer
+    try:
+        return str(ip_address(entries[-proxies]))
+    except ValueError:
+        return peer
+
+
+def address_group(address: str) -> str:
+    """Whom an address stands for when requests are counted: an IPv6 customer has at
+    least 64 bits to choose from, so all of those are one."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    return str(ip_network((ip, 64), strict=False))
 
 
 def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,27 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 from ml.manifest import write_atomically
 
 
+class StorageAway(OSError):
+    """Files cannot be had at the moment; nothing is lost."""
+
+
 class DurableFileSystemStorage(FileSystemStorage):
     """Writes beside, fsyncs and renames, so that a crash leaves no half file."""
+
+    def prepare(self) -> None:
+        """Make the folder of all files."""
+        Path(self.base_location).mkdir(parents=True, exist_ok=True)
+
+    def probe(self) -> None:
+        """Raises ``StorageAway`` where nothing can be written, on a full disk say."""
+        beside = Path(self.base_location) / f".probe-{secrets.token_hex(4)}"
+        try:
+            try:
+                beside.write_bytes(b"probe")
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageAway(f"{self.base_location} takes no file: {error}") from error
 
     def _save(self, name: str, content: File[bytes]) -> str:
         content.seek(0)

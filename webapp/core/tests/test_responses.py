@@ -9,7 +9,12 @@ from django.conf import LazySettings
 from django.db import OperationalError
 from django.test import Client, RequestFactory
 
-from webapp.core.rates import RateLimited, check_rate, client_address
+from webapp.core.rates import (
+    RateLimited,
+    address_group,
+    check_rate,
+    client_address,
+)
 
 
 @pytest.mark.django_db
@@ -87,7 +92,10 @@ def request_from(address: str, forwarded: str = "") -> Any:
         (1, "", "192.0.2.1"),
         (1, "10.0.0.1, 10.0.0.2", "10.0.0.2"),
         (2, "10.0.0.1, 10.0.0.2, 10.0.0.3", "10.0.0.2"),
-        (5, "10.0.0.1", "10.0.0.1"),
+        (1, "10.0.0.1,, 10.0.0.2 ,", "10.0.0.2"),
+        # It did not come through all of ours: nothing it says is believed.
+        (5, "10.0.0.1", "192.0.2.1"),
+        (1, "not-an-address", "192.0.2.1"),
     ],
 )
 def test_only_entries_of_our_own_proxies_are_believed(
@@ -96,6 +104,34 @@ def test_only_entries_of_our_own_proxies_are_believed(
     settings.NUM_PROXIES = proxies
 
     assert client_address(request_from("192.0.2.1", forwarded)) == expected
+
+
+def test_whoever_has_a_whole_ipv6_network_counts_as_one() -> None:
+    assert address_group("2001:db8:1:2:aaaa::1") == address_group("2001:db8:1:2::9")
+    assert address_group("2001:db8:1:2::1") != address_group("2001:db8:1:3::1")
+    assert address_group("192.0.2.1") == "192.0.2.1"
+    assert address_group("::ffff:192.0.2.1") == "192.0.2.1"
+    assert address_group("") == ""
+
+
+@pytest.mark.django_db
+def test_log_in_is_locked_for_an_address_behind_the_proxy_not_for_the_proxy(
+    settings: LazySettings, client: Client
+) -> None:
+    settings.NUM_PROXIES = 1
+
+    def try_from(address: str, forged: str) -> int:
+        return client.post(
+            "/accounts/login/",
+            {"username": "max", "password": "wrong"},
+            headers={"X-Forwarded-For": f"{forged}, {address}"},
+        ).status_code
+
+    for number in range(5):
+        try_from("198.51.100.1", f"10.0.0.{number}")
+
+    assert try_from("198.51.100.1", "10.9.9.9") == 429
+    assert try_from("198.51.100.2", "198.51.100.1") == 200
 
 
 def test_rate_is_counted_for_each_identity(settings: LazySettings) -> None:

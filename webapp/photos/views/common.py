@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from webapp.accounts.visitors import Visitor, visitor_of
-from webapp.core.rates import check_rate, client_address
+from webapp.core.rates import address_group, check_rate, client_address
 from webapp.photos.models import Photo
 from webapp.photos.selectors import get_photo
 
@@ -42,7 +42,7 @@ def count_request(
             yield f"visitor:{visitor.key}"
             if not visitor.is_browser:
                 return
-        yield f"address:{client_address(request)}"
+        yield f"address:{address_group(client_address(request))}"
 
     check_rate(scope=scope, identities=list(identities()), cost=cost)
 

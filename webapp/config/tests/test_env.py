@@ -1,0 +1,126 @@
+"""What the environment may say, and what is answered where it says nonsense."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from tests.stack import ROOT
+from webapp.config import env
+
+PRODUCTION = {
+    "MIEN_SECRET_KEY": "k" * 64,
+    "MIEN_ALLOWED_HOSTS": "mien.example",
+    "MIEN_DATABASE_URL": "postgres://mien@db/mien",
+    "MIEN_BROKER_URL": "redis://broker:6379/0",
+    "MIEN_STORAGE_URL": "s3://key:secret@store:9000/photos?tls=0",
+}
+
+
+def settings_say(home: Path, expression: str, **given: str) -> str:
+    """An expression over the settings of a fresh process, or its last error line."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MIEN_")}
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from webapp.config import settings as s\n{expression}",
+        ],
+        cwd=ROOT,
+        env={**kept, "MIEN_HOME": str(home), **given},
+        capture_output=True,
+        text=True,
+    )
+    return (result.stdout or result.stderr).strip().splitlines()[-1]
+
+
+def test_secret_may_stand_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("from the file\n")
+    monkeypatch.delenv("MIEN_X", raising=False)
+    monkeypatch.setenv("MIEN_X_FILE", str(tmp_path / "key"))
+
+    assert env.text("MIEN_X") == "from the file"
+    monkeypatch.setenv("MIEN_X_FILE", str(tmp_path / "gone"))
+    with pytest.raises(ImproperlyConfigured, match="cannot be read"):
+        env.text("MIEN_X")
+
+
+def test_password_from_a_file_of_its_own_goes_into_the_url() -> None:
+    assert env.with_password("redis://broker:6379/0", "a/b@c") == (
+        "redis://:a%2Fb%40c@broker:6379/0"
+    )
+    database = env.database(env.with_password("postgres://mien@db/mien", "a/b@c"))
+    assert (database["USER"], database["PASSWORD"]) == ("mien", "a/b@c")
+    assert env.with_password("sqlite:////x", "secret") == "sqlite:////x"
+
+
+def test_store_is_named_by_one_url() -> None:
+    options = env.storage("s3://key:s%2Fcret@store:9000/photos?tls=0")["OPTIONS"]
+
+    assert options == {
+        "bucket_name": "photos",
+        "access_key": "key",
+        "secret_key": "s/cret",
+        "region_name": "us-east-1",
+        "endpoint_url": "http://store:9000",
+    }
+    assert "endpoint_url" not in env.storage("s3:///photos")["OPTIONS"]
+
+
+@pytest.mark.parametrize("url", ["http://x/y", "s3://key@host", "s3://host/a/b"])
+def test_store_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="MIEN_STORAGE_URL must be"):
+        env.storage(url)
+
+
+def test_cache_stands_beside_the_broker() -> None:
+    assert env.cache_beside("redis://:p@b:6379/0") == "redis://:p@b:6379/1"
+    assert env.cache_beside("redis+socket:///x/s") == "unix:///x/s?db=1"
+    with pytest.raises(ImproperlyConfigured, match="MIEN_BROKER_URL must be"):
+        env.cache_beside("amqp://b")
+
+
+class TestProduction:
+    def test_three_addresses_and_a_secret_are_enough(self, tmp_path: Path) -> None:
+        said = settings_say(
+            tmp_path,
+            "print(s.CACHE_URL, s.DATABASES['default']['HOST'], s.SECURE,"
+            " s.STORAGES['default']['BACKEND'])",
+            **PRODUCTION,
+        )
+
+        assert said == ("redis://broker:6379/1 db True webapp.core.s3.DurableS3Storage")
+
+    def test_there_is_no_default_secret(self, tmp_path: Path) -> None:
+        without = {k: v for k, v in PRODUCTION.items() if k != "MIEN_SECRET_KEY"}
+
+        assert "Set MIEN_SECRET_KEY" in settings_say(tmp_path, "", **without)
+        assert "must have 50 characters" in settings_say(
+            tmp_path, "", **without, MIEN_SECRET_KEY="short"
+        )
+        assert not (tmp_path / "secret_key").exists()
+
+    def test_demo_with_its_known_passwords_is_never_served(
+        self, tmp_path: Path
+    ) -> None:
+        said = settings_say(tmp_path, "", **PRODUCTION, MIEN_DEMO="1", MIEN_HTTPS="1")
+
+        assert "known passwords" in said
+
+    def test_cookies_and_transport_are_secure(self, tmp_path: Path) -> None:
+        said = settings_say(
+            tmp_path,
+            "print(s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE,"
+            " s.SESSION_COOKIE_HTTPONLY, s.SECURE_SSL_REDIRECT,"
+            " s.SECURE_HSTS_SECONDS >= 31536000, s.DEBUG, s.DEMO)",
+            **PRODUCTION,
+        )
+
+        assert said == "True True True True True False False"
