@@ -11,6 +11,7 @@ PORT ?= 8000
 MIEN_HOME ?= $(CURDIR)/var
 # The Python that builds the virtual environment; found where it is not named.
 PYTHON ?=
+CUT_SECONDS ?= 60
 # More words for pytest, as in: make test ARGS="-k lease -x"
 ARGS ?=
 
@@ -32,6 +33,10 @@ run: venv ## Start everything: the site at http://127.0.0.1:PORT/ (PORT=, MIEN_H
 	@# Ctrl-C belongs to the supervisor, from its first instruction on.
 	@trap '' INT; PORT='$(PORT)' MIEN_HOME='$(MIEN_HOME)' \
 		exec $(PY) -m webapp.config.embedded
+
+.PHONY: prod-local
+prod-local: venv ## Production's processes here: PostgreSQL, Redis, S3 stand-in (PORT=)
+	@trap '' INT; PORT='$(PORT)' exec $(PY) -m tests.production
 
 .PHONY: venv
 venv: ## Make .venv and install what requirements.txt pins, where that has changed
@@ -83,9 +88,15 @@ test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
 
 .PHONY: test-services
 test-services: venv browser ## The site's tests on PostgreSQL and Redis, started for them
-	@# test_make_run is about the embedded profile alone.
+	@# test_make_run is about the embedded profile alone, the other two start services
+	@# of their own in every run.
 	$(PY) -m tests.services $(PY) -m pytest webapp tests \
-		--ignore=tests/test_make_run.py $(ARGS)
+		--ignore=tests/test_make_run.py --ignore=tests/test_production.py \
+		--ignore=tests/test_hosts.py $(ARGS)
+
+.PHONY: cut
+cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=)
+	CUT_SECONDS='$(CUT_SECONDS)' $(PY) -m pytest -s tests/test_hosts.py $(ARGS)
 
 .PHONY: browser
 browser: venv

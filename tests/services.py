@@ -71,10 +71,12 @@ def free_port() -> int:
 
 
 class Services:
-    """Two servers below ``folder``, in one process group."""
+    """PostgreSQL and Redis below ``folder``, in one process group, and where asked
+    moto's server, which stands in for an S3-compatible store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self._folder = folder
+        self._host = host
         self._group = ProcessGroup()
         # PostgreSQL refuses to run as root; its package brings a user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
@@ -89,10 +91,24 @@ class Services:
             "MIEN_CACHE_URL": f"{redis_url}/1",
         }
 
+    def start_store(self) -> dict[str, str]:
+        """The variable that names the store, which forgets all at its end."""
+        port = free_port()
+        key, secret = "mien", secrets.token_urlsafe(24)
+        server = self._launch(
+            [sys.executable, "-m", "moto.server", "-H", self._host, "-p", str(port)],
+            "store.log",
+        )
+        address = (self._host, port)
+        self._wait(lambda: _listens(address), server, "store.log")
+        url = f"s3://{key}:{secret}@{self._host}:{port}/mien?tls=0"
+        return {"MIEN_STORAGE_URL": url}
+
     def stop(self) -> None:
         for server in self._servers:
             # PostgreSQL's word for: end all sessions, then yourself, tidily.
-            server.send_signal(signal.SIGINT)
+            is_postgres = "-D" in server.args
+            server.send_signal(signal.SIGINT if is_postgres else signal.SIGTERM)
         for server in self._servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(10)
@@ -114,18 +130,20 @@ class Services:
                 *("--auth", "scram-sha-256", "--pwfile", str(password_file)),
             ]
         )
+        with (data / "pg_hba.conf").open("a") as access:
+            access.write("host all all samenet scram-sha-256\n")
         server = self._launch(
             [
                 *(program("postgres"), "-D", str(data)),
                 # No socket: its folder may be one that only root can write to.
-                *("-h", "127.0.0.1", "-p", str(port), "-k", ""),
+                *("-h", self._host, "-p", str(port), "-k", ""),
                 # Nothing here must survive a power cut: nobody waits for the disk.
                 *("-c", "fsync=off", "-c", "full_page_writes=off"),
             ],
             "postgres.log",
             self._user,
         )
-        url = f"postgres://{USER}:{password}@127.0.0.1:{port}/postgres"
+        url = f"postgres://{USER}:{password}@{self._host}:{port}/postgres"
 
         def answers() -> bool:
             try:
@@ -141,12 +159,14 @@ class Services:
         port = free_port()
         server = self._launch(
             [
-                *(program("redis-server"), "--bind", "127.0.0.1", "--port", str(port)),
+                *(program("redis-server"), "--bind", self._host, "--port", str(port)),
                 *("--dir", str(self._folder), "--appendonly", "yes", "--save", ""),
+                # Other hosts come without a password in tests.
+                *("--protected-mode", "no"),
             ],
             "redis.log",
         )
-        url = f"redis://127.0.0.1:{port}"
+        url = f"redis://{self._host}:{port}"
 
         def answers() -> bool:
             try:
@@ -196,6 +216,12 @@ class Services:
                 said = (self._folder / log).read_text(errors="replace")
                 raise Unavailable(f"{server.args} does not start:\n{said}")
             time.sleep(0.05)
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(address) == 0
 
 
 def main(command: list[str]) -> int:

@@ -120,6 +120,7 @@ class Stack:
         self.output_path = home.parent / f"{home.name}.output"
         self._command = command
         self.port = 0
+        self.headers: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         with self.output_path.open("wb") as output:
@@ -192,12 +193,12 @@ class Stack:
                 up.add(name)
         return up
 
-    def manage(self, *words: str) -> str:
+    def manage(self, *words: str, **given: str) -> str:
         """What ``manage.py`` prints beside the running site."""
         return subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
-            env={**self.environment, "MIEN_DEMO": "1"},
+            env={**self.environment, "MIEN_DEMO": "1", **given},
             check=True,
             capture_output=True,
             text=True,
@@ -206,10 +207,12 @@ class Stack:
     def request(
         self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> tuple[int, Any]:
-        """Status and JSON (or text) of one request."""
+        """Status and JSON (or text) of one request, as ``headers`` say it came."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            headers = {"Content-Type": kind} if kind else {}
+            headers = dict(self.headers)
+            if kind:
+                headers["Content-Type"] = kind
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             data = response.read()

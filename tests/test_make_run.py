@@ -164,11 +164,11 @@ def test_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert "Choose another folder" in refusal_of({}, home)
 
 
-def test_broker_from_elsewhere_needs_a_cache(tmp_path: Path) -> None:
-    given = {"MIEN_BROKER_URL": "redis://127.0.0.1:1/0"}
+def test_count_of_processes_that_is_none_is_refused(tmp_path: Path) -> None:
+    said = refusal_of({"MIEN_INFERENCE_WORKERS": "many"}, tmp_path / "home")
 
-    assert "Set MIEN_CACHE_URL" in refusal_of(given, tmp_path)
-    assert processes_of(tmp_path) == []
+    assert "must be a whole number" in said
+    assert processes_of(tmp_path / "home") == []
 
 
 def test_second_one_on_the_same_data_is_refused(home: Path) -> None:

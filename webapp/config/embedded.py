@@ -22,10 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from webapp.config import broker
+from webapp.config import broker, serve
 from webapp.config.processes import ProcessGroup
+from webapp.config.serve import BASE_DIR
 
-BASE_DIR: Final = Path(__file__).resolve().parent.parent.parent
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
 
@@ -281,9 +281,10 @@ class Supervisor:
             "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
         }
         environment.setdefault("MIEN_DEMO", "1")
-        if "MIEN_BROKER_URL" in environment:
-            if "MIEN_CACHE_URL" not in environment:
-                raise Refused("Set MIEN_CACHE_URL, too, where MIEN_BROKER_URL is set.")
+        metrics = self.home / "run" / "metrics"
+        serve.fresh_metrics_folder(metrics)
+        environment[serve.METRICS_DIR_NAME] = str(metrics)
+        if {"MIEN_BROKER_URL", "MIEN_BROKER_URL_FILE"} & environment.keys():
             return environment
         folder = self.home / "broker"
         folder.mkdir(exist_ok=True)
@@ -346,56 +347,34 @@ class Supervisor:
 
 def _services(environment: dict[str, str], web_fd: int) -> list[Service]:
     """What runs beside the broker, the most urgent first."""
-    celery = [
-        *(sys.executable, "-m", "celery", "--quiet", "-A", "webapp.config"),
-        # Bootstrap has just checked everything.
-        "--skip-checks",
-    ]
-    worker = [
-        *(*celery, "worker", "--loglevel", "INFO"),
-        # Workers need not know each other: less talk, and a quicker start.
-        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-    ]
-    worker_environment = {
-        **environment,
-        # One process a core; more threads would only get into each other's way.
-        "OMP_NUM_THREADS": "1",
-        # macOS ends a forked child that touches Objective-C, as networking does.
-        "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
-    }
-    concurrency = str(min(_cores(), 4))
-    web = [
-        *(sys.executable, "-m", "gunicorn", "webapp.config.wsgi:application"),
-        # A socket that outlives a restart of web: who comes meanwhile only waits.
-        *("--bind", f"fd://{web_fd}"),
-        *("--workers", "1", "--worker-class", "gthread", "--threads", "8"),
-        *("--timeout", "60", "--graceful-timeout", "8"),
-        # No access log: it would keep the secrets that stand in addresses.
-        *("--no-control-socket", "--log-level", "warning"),
+    # A socket that outlives a restart of web: who comes meanwhile only waits.
+    web = serve.web_command(environment, f"fd://{web_fd}")
+    worker_environment = serve.worker_environment(environment)
+    workers = [
+        Service(
+            name,
+            serve.inference_command(environment, name),
+            worker_environment,
+            2,
+        )
+        for name in _numbered(
+            # None, where other hosts do all the reading.
+            "inference",
+            serve.count(environment, "MIEN_INFERENCE_WORKERS", 1, minimum=0),
+        )
     ]
     return [
         Service("web", web, environment, 1, pass_fds=(web_fd,)),
-        Service(
-            "inference",
-            [
-                *(*worker, "-Q", "inference,default", "-n", "inference@%h"),
-                *("--concurrency", concurrency),
-            ],
-            worker_environment,
-            2,
-        ),
-        Service(
-            "training",
-            [*worker, "-Q", "training", "-n", "training@%h", "--concurrency", "1"],
-            worker_environment,
-            2,
-        ),
-        Service(
-            "beat",
-            [*celery, "beat", "--loglevel", "INFO", "--pidfile="],
-            environment,
-            1,
-        ),
+        *workers,
+        Service("training", serve.training_command(environment), worker_environment, 2),
+        Service("beat", serve.beat_command(environment), environment, 1),
+    ]
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    """``name``, ``name2``, ``name3`` ..."""
+    return [
+        name if number == 1 else f"{name}{number}" for number in range(1, count + 1)
     ]
 
 
@@ -409,12 +388,6 @@ async def _is_alive(port: int) -> bool:
     finally:
         writer.close()
     return b" 200 " in status
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _reason(code: int) -> str:
@@ -516,7 +489,7 @@ def main() -> int:
             asyncio.run(_run(home, listener, group, log))
         finally:
             group.kill()
-    except (Refused, broker.BrokerUnavailable) as refusal:
+    except (Refused, serve.Misused, broker.BrokerUnavailable) as refusal:
         print(f"mien: {refusal}", file=sys.stderr)
         return 1
     return 0

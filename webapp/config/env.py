@@ -158,6 +158,12 @@ def database(url: str) -> dict[str, Any]:
             "CONN_HEALTH_CHECKS": True,
             "OPTIONS": {
                 "connect_timeout": 5,
+                # A server that went away without a word is noticed within seconds,
+                # not after the kernel's quarter of an hour.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
                 **{key: value for key, value in options.items() if key != "host"},
             },
         }

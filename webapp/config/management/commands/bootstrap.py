@@ -17,6 +17,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
 from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.files.storage import default_storage
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
@@ -45,6 +46,10 @@ class Command(BaseCommand):
         except OperationalError as error:
             raise CommandError(f"The database cannot be used: {error}") from error
         self._collect_static()
+        try:
+            default_storage.prepare()  # type: ignore[attr-defined]
+        except OSError as error:
+            raise CommandError(f"Files cannot be kept: {error}") from error
         try:
             register_shipped_model()
         except (ManifestError, ModelFileError) as error:

@@ -1,0 +1,135 @@
+"""Production's processes and settings: several of each, one photo through all."""
+
+from __future__ import annotations
+
+import http.client
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pictures import astronaut, encode
+from tests.production import AS_THE_PROXY, WEB_PROCESSES, WORKERS, production
+from tests.stack import Stack, processes_of
+
+PHOTOS = 60
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="mien-prod-") as folder:
+        home = Path(folder) / "home"
+        with production(Path(folder)) as variables, Stack(home, variables) as running:
+            running.headers = AS_THE_PROXY
+            running.wait_for("ready in")
+            yield running
+        assert processes_of(home) == []
+
+
+def workers(stack: Stack) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(stack.process.pid).children()
+        if "inference,default" in child.cmdline()
+    ]
+
+
+def test_photo_goes_through_all_processes(stack: Stack) -> None:
+    photo = stack.result(stack.upload(encode(astronaut())))
+
+    assert photo["status"] == "done"
+    assert len(photo["faces"]) == 1
+    assert len(stack.service("web").children()) == WEB_PROCESSES
+    assert len(workers(stack)) == WORKERS
+
+
+def test_many_at_once_are_read_once_each_by_several_workers(stack: Stack) -> None:
+    image = encode(astronaut().resize((256, 256)))
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(stack.upload, [image] * PHOTOS))
+
+    results = [stack.result(path) for path in paths]
+
+    assert len(set(paths)) == PHOTOS
+    assert {result["status"] for result in results} == {"done"}
+    assert {len(result["faces"]) for result in results} == {1}
+    busy = Counter(
+        worker.cmdline()[worker.cmdline().index("-n") + 1]
+        for worker in workers(stack)
+        if sum(child.cpu_times().user for child in worker.children()) > 0
+    )
+    assert len(busy) == WORKERS
+
+
+def test_rate_holds_across_processes_and_for_no_forged_address(stack: Stack) -> None:
+    """120 a minute from one address: each web process alone would allow as many."""
+    image = encode(astronaut().resize((64, 64)))
+
+    def try_one(number: int) -> int:
+        own = {"X-Forwarded-For": f"10.0.{number // 250}.{number % 250}, 203.0.113.9"}
+        return post_photo(stack.port, image, {**AS_THE_PROXY, **own})
+
+    with ThreadPoolExecutor(8) as pool:
+        said = Counter(pool.map(try_one, range(160)))
+
+    assert set(said) == {202, 429}
+    # The window slides: a minute's turn may let a few more in, and no more than that.
+    assert 120 <= said[202] <= 130
+
+
+def test_what_came_without_tls_is_sent_to_it(stack: Stack) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port)
+    connection.request("GET", "/")
+    response = connection.getresponse()
+
+    assert response.status == 301
+    assert (response.headers["Location"] or "").startswith("https://")
+
+
+def test_cookies_and_headers_are_those_of_a_public_site(stack: Stack) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port)
+    connection.request("GET", "/accounts/login/", headers=AS_THE_PROXY)
+    response = connection.getresponse()
+
+    assert response.status == 200
+    assert "max-age=31536000" in response.headers["Strict-Transport-Security"]
+    for cookie in response.headers.get_all("Set-Cookie") or []:
+        assert "Secure" in cookie
+        assert "HttpOnly" in cookie
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+
+
+def test_no_known_password_opens_it(stack: Stack) -> None:
+    assert stack.manage(
+        "shell",
+        "--no-imports",
+        "-c",
+        "from webapp.accounts.models import User; print(User.objects.count())",
+        MIEN_DEMO="0",
+    ).split() == ["0"]
+
+
+def post_photo(port: int, image: bytes, headers: dict[str, str]) -> int:
+    boundary = "0123456789abcdef"
+    body = (
+        f"--{boundary}\r\nContent-Disposition: form-data; "
+        'name="image"; filename="p.jpg"\r\n\r\n'
+    ).encode()
+    body += image + f"\r\n--{boundary}--\r\n".encode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(
+            "POST",
+            "/api/v1/photos",
+            body,
+            {**headers, "Content-Type": f"multipart/form-data; boundary={boundary}"},
+        )
+        response = connection.getresponse()
+        response.read()
+        return response.status
+    finally:
+        connection.close()
