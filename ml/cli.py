@@ -339,7 +339,9 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Start from another run's checkpoint or torchvision's file."),
+        typer.Option(
+            help="Start from another run's checkpoint, torchvision's file or dlib's."
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,

@@ -33,11 +33,14 @@ from ml.evaluate import confusion_matrix, macro_f1
 from ml.labels import EMOTIONS
 from ml.manifest import Normalisation, write_atomically
 from ml.models import FaceNetwork, ModelConfig, build_network, load_pretrained
+from ml.models.recognition import load_dlib
 from ml.preprocessing import normalise
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 HISTORY_FILE: Final = "history.json"
 CONFIG_FILE: Final = "config.json"
+_CALIBRATION_FACES: Final = 500
+"""Enough for the statistics of the normalisation."""
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -184,7 +187,7 @@ def train(
 
     ``on_batch(done, total)`` follows an epoch. ``stop`` is asked after each epoch;
     where it says so, the run ends early and can be resumed. ``pretrained`` is a
-    checkpoint of another run or a file of torchvision's weights to start from.
+    checkpoint of another run, a file of torchvision's weights, or dlib's ``.dat``.
     Raises ``TrainingError``.
     """
     _check_data(config, train_faces, validation_faces)
@@ -232,7 +235,7 @@ def _train(
     device = world.device
     network = build_network(config.model)
     if pretrained is not None:
-        _start_from(network, pretrained)
+        _start_from(network, pretrained, train_faces)
     average = build_network(config.model)
     average.load_state_dict(network.state_dict())
     layout = torch.channels_last
@@ -531,10 +534,15 @@ def _wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def _start_from(network: FaceNetwork, path: Path) -> None:
-    """A checkpoint of ours (its head, too, where it has the same rows) or a file of
-    torchvision's."""
+def _start_from(network: FaceNetwork, path: Path, faces: FaceSet) -> None:
+    """A checkpoint of ours (its head, too, where it has the same rows), a file of
+    torchvision's, or dlib's face recognition network."""
     try:
+        if path.suffix == ".dat":
+            sample = faces.crops[:: max(1, len(faces) // _CALIBRATION_FACES)]
+            pixels = torch.from_numpy(normalise(sample, Normalisation()))
+            load_dlib(network.body, path, pixels)
+            return
         weights = torch.load(path, map_location="cpu", weights_only=True)
         if "average" not in weights:
             load_pretrained(network, weights)

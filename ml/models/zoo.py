@@ -13,6 +13,7 @@ from torch import nn
 
 from ml.manifest import InputSpec
 from ml.models.base import FaceNetwork
+from ml.models.recognition import recognition_body
 from ml.models.residual import residual_body
 
 _FIRST_CONVOLUTION: Final = 3
@@ -133,6 +134,14 @@ def _final(config: ModelConfig) -> Body:
     return body, config.widths[-1]
 
 
+def _recognition(config: ModelConfig) -> Body:
+    widths = (32, 64, 128, 256)
+    body = recognition_body(
+        config.channels, widths, depths=(3, 4, 3, 1), strides=(1, 2, 2, 1), scale=2
+    )
+    return body, widths[-1]
+
+
 def _vgg16(config: ModelConfig) -> Body:
     from ml.vision import models
 
@@ -200,4 +209,5 @@ ARCHITECTURES: Final[dict[str, Callable[[ModelConfig], Body]]] = {
     "efficientnet": _efficientnet,
     "complex": _complex,
     "final": _final,
+    "recognition": _recognition,
 }
