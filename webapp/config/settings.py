@@ -81,6 +81,7 @@ INSTALLED_APPS = [
     "webapp.registry",
     "webapp.photos",
     "webapp.curation",
+    "webapp.training",
     "webapp.config",
 ]
 
