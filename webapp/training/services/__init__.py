@@ -1,0 +1,1 @@
+"""State changes of training: data sets, runs, promotion, shadow, drift."""
