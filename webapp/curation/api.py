@@ -142,7 +142,7 @@ class VoteView(APIView):
         summary="Label a face",
         description="The same again changes nothing.",
         request=VoteSerializer,
-        responses={201: VotedSerializer, **_REFUSALS},
+        responses={201: VotedSerializer, 404: _ERROR, **_REFUSALS},
     )
     def post(self, request: Request, claim_id: uuid.UUID) -> Response:
         fields = validated(VoteSerializer(data=request.data), "bad_verdict")
@@ -155,7 +155,7 @@ class VoteView(APIView):
         operation_id="relabel_face",
         summary="Change one of your last twenty labels",
         request=VerdictSerializer,
-        responses={200: VotedSerializer, **_REFUSALS},
+        responses={200: VotedSerializer, 404: _ERROR, **_REFUSALS},
     )
     def put(self, request: Request, claim_id: uuid.UUID) -> Response:
         fields = validated(VerdictSerializer(data=request.data), "bad_verdict")
@@ -172,7 +172,7 @@ class SkipView(APIView):
         operation_id="skip_face",
         summary="Pass a face over",
         request=None,
-        responses={204: None, 403: _ERROR, 409: _ERROR},
+        responses={204: None, 403: _ERROR, 404: _ERROR, 409: _ERROR},
     )
     def post(self, request: Request, claim_id: uuid.UUID) -> Response:
         votes.skip_face(person=person_of(request), claim_id=claim_id)
@@ -400,7 +400,7 @@ class BatchView(APIView):
     @extend_schema(
         operation_id="unlabel_many",
         summary="Take back what was labelled in one go",
-        responses={200: HeldSerializer, **_REFUSALS},
+        responses={200: HeldSerializer, 404: _ERROR, **_REFUSALS},
     )
     def delete(self, request: Request, batch: uuid.UUID) -> Response:
         return _private(

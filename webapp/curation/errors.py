@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from webapp.core.errors import Conflict, DomainError
+from webapp.core.errors import Conflict, DomainError, NotFound
 
 
-class ClaimLost(Conflict):
-    """The lease ran out and somebody else has the face, or it was deleted."""
+class ClaimLost(NotFound):
+    """The lease ran out and somebody else has the face, or it was deleted. Another
+    person's claim looks the same."""
 
     code = "claim_lost"
 

@@ -15,7 +15,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import (
+    require_http_methods,
+    require_POST,
+    require_safe,
+)
 
 from webapp.accounts.access import has_role, role_required
 from webapp.accounts.models import Invitation, Role, User
@@ -227,6 +231,7 @@ def gold(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
 
 
 @never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
 @role_required(Role.ADJUDICATOR)
 def alike(request: HttpRequest) -> HttpResponse:
     """The grid: see, select, label; the label of many can be taken back at once."""

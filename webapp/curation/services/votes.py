@@ -220,12 +220,16 @@ def adjudicate_many(
 
 
 def undo_batch(*, person: User, batch: uuid.UUID) -> int:
-    """Take back what was labelled in one go; how many faces. ``NothingToUndo``."""
+    """Take back what was labelled in one go; how many faces.
+
+    Raises ``NotFound`` for another person's labels, ``NothingToUndo`` the second time.
+    """
     with transaction.atomic():
+        mine = Correction.objects.filter(batch=batch, author=person)
+        if not mine.exists():
+            raise NotFound("You have labelled nothing under this id.")
         faces = sorted(
-            Correction.objects.filter(
-                batch=batch, author=person, retracted_at__isnull=True
-            ).values_list("face_id", flat=True)
+            mine.filter(retracted_at__isnull=True).values_list("face_id", flat=True)
         )
         for face_id in faces:
             consensus = lock_consensus(face_id=face_id)

@@ -68,7 +68,7 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
             "POST",
             f"/claims/{NOBODYS}/verdict",
             {"verdict": "sad"},
-            409,
+            404,
             "claim_lost",
         ),
         (
@@ -79,7 +79,7 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
             "bad_verdict",
         ),
         ("POST", f"/claims/{NOBODYS}/verdict", {}, 400, "bad_verdict"),
-        ("POST", f"/claims/{NOBODYS}/skip", None, 409, "claim_lost"),
+        ("POST", f"/claims/{NOBODYS}/skip", None, 404, "claim_lost"),
         ("POST", "/undo", None, 409, "nothing_to_undo"),
         ("GET", f"/faces/{uuid.uuid4()}/history", None, 403, "blind"),
     ],
