@@ -104,3 +104,20 @@ class ApiKey(TimedModel):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
+
+
+class AuditEntry(TimedModel):
+    """One thing that a person with rights did: see ``audit``. Append-only: a trigger
+    in the database refuses every UPDATE, on PostgreSQL every DELETE, too."""
+
+    actor = models.CharField(max_length=150, blank=True, default="")
+    action = models.CharField(max_length=60)
+    subject = models.CharField(max_length=200)
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.action} {self.subject}".strip()

@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from webapp.accounts import audit
 from webapp.accounts.models import Invitation, Role, User
 from webapp.core.errors import Conflict, DomainError, NotFound
 
@@ -50,6 +51,7 @@ def seed_demo_people() -> list[tuple[str, str, str]]:
     return [(name, password, role.value) for name, role, password in DEMO_PEOPLE]
 
 
+@transaction.atomic
 def invite_person(
     *, role: Role, invited_by: User, note: str = ""
 ) -> tuple[Invitation, str]:
@@ -62,6 +64,7 @@ def invite_person(
         expires_at=timezone.now() + INVITATION_LIFETIME,
         invited_by=invited_by,
     )
+    audit.record(actor=invited_by, action="invited", subject=note or "-", role=role)
     return invitation, secret
 
 
@@ -113,12 +116,25 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
             f"The name {username} is taken. Please choose another.", code="name_taken"
         ) from error
     Invitation.objects.filter(pk=invitation.pk).update(accepted_by=person)
+    audit.record(
+        actor=person, action="joined", subject=person.username, role=person.role
+    )
     return person
 
 
-def withdraw_invitation(*, invitation: Invitation) -> None:
+@transaction.atomic
+def withdraw_invitation(
+    *, invitation: Invitation, withdrawn_by: User | None = None
+) -> None:
     """Void a link that nobody has used; a used one stays as it is."""
-    Invitation.objects.filter(pk=invitation.pk, used_at__isnull=True).delete()
+    unused = Invitation.objects.filter(pk=invitation.pk, used_at__isnull=True)
+    if unused.delete()[0]:
+        audit.record(
+            actor=withdrawn_by,
+            action="withdrew an invitation",
+            subject=invitation.note or "-",
+            role=invitation.role,
+        )
 
 
 @transaction.atomic
@@ -138,12 +154,21 @@ def change_person(
             "You cannot change your own account here. Please ask another admin.",
             code="own_account",
         )
+    before = {"role": person.role, "is_active": person.is_active}
     if role is not None:
         person.role = role
         person.is_staff = person.is_superuser = role == Role.ADMIN
     if is_active is not None:
         person.is_active = is_active
     person.save(update_fields=["role", "is_staff", "is_superuser", "is_active"])
+    after = {"role": str(person.role), "is_active": person.is_active}
+    audit.record(
+        actor=changed_by,
+        action="changed an account",
+        subject=person.username,
+        before=before,
+        after=after,
+    )
 
 
 def _hash(secret: str) -> str:

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import before_task_publish, task_postrun, task_prerun
+
+from webapp.core.logs import job_id, request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 
 app = Celery("mien")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+REQUEST_ID = "mien_request_id"
+
+
+@before_task_publish.connect
+def carry_request_id(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    """The job's lines can be found by the request that asked for it."""
+    if headers is not None and request_id.get():
+        headers[REQUEST_ID] = request_id.get()
+
+
+@task_prerun.connect
+def name_job(task_id: str, task: Any, **_: Any) -> None:
+    job_id.set(task_id)
+    request_id.set(str((task.request.headers or {}).get(REQUEST_ID, "")))
+
+
+@task_postrun.connect
+def forget_job(**_: Any) -> None:
+    job_id.set("")
+    request_id.set("")

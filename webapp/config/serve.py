@@ -40,6 +40,7 @@ def web_command(environment: Mapping[str, str], bind: str) -> list[str]:
         *("--timeout", "60", "--graceful-timeout", "8"),
         # No access log: it would keep the secrets that stand in addresses.
         *("--no-control-socket", "--log-level", "warning"),
+        *("--logger-class", "webapp.core.logs.GunicornLogger"),
     ]
 
 

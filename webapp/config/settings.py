@@ -8,6 +8,7 @@ makes a secret of its own, serves plain HTTP and seeds demo people.
 from __future__ import annotations
 
 import secrets
+import socket
 from pathlib import Path
 
 from celery.schedules import schedule
@@ -82,10 +83,12 @@ INSTALLED_APPS = [
     "webapp.photos",
     "webapp.curation",
     "webapp.training",
+    "webapp.operations",
     "webapp.config",
 ]
 
 MIDDLEWARE = [
+    "webapp.core.logs.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -213,6 +216,19 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 1,
     "socket_connect_timeout": 1,
     "max_retries": 1,
+    # A worker waits for its next message on a connection that says nothing. Without
+    # these it notices minutes late that the other end has gone, or come back.
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in (
+            ("TCP_KEEPIDLE", 5),
+            ("TCP_KEEPINTVL", 2),
+            ("TCP_KEEPCNT", 3),
+            ("TCP_USER_TIMEOUT", 10_000),
+        )
+        if hasattr(socket, name)
+    },
 }
 # Publish once: what does not go out, the sweeper finds in the database.
 CELERY_TASK_PUBLISH_RETRY = False
@@ -249,6 +265,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "webapp.curation.tasks.sweep_dataset_imports",
         "schedule": schedule(30.0),
         "options": {"expires": 30.0, "queue": "default"},
+    },
+    "summarise-hours": {
+        "task": "webapp.operations.tasks.summarise_hours",
+        "schedule": schedule(120.0),
+        "options": {"expires": 120.0, "queue": "default"},
     },
     "remove-orphan-files": {
         "task": "webapp.photos.tasks.remove_orphan_files",
@@ -341,13 +362,27 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
+LOG_FORMAT = env.text("MIEN_LOG_FORMAT", "line" if DEMO or DEBUG else "json")
+if LOG_FORMAT not in ("line", "json"):
+    raise ImproperlyConfigured("MIEN_LOG_FORMAT must be line or json.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"context": {"()": "webapp.core.logs.ContextFilter"}},
     "formatters": {
-        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}
+        "line": {
+            "format": "{asctime} {levelname} {name}{context}: {message}",
+            "style": "{",
+        },
+        "json": {"()": "webapp.core.logs.OneLineJson"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["context"],
+        }
+    },
     "root": {
         "handlers": ["console"],
         "level": env.text("MIEN_LOG_LEVEL", "INFO"),
@@ -359,5 +394,15 @@ LOGGING = {
         "celery.beat": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
+        # One line a request is for programs; people see what went wrong.
+        "webapp.requests": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
     },
 }
+
+# --- Operations -------------------------------------------------------------------
+# Who may read /metrics; nobody where it is empty.
+METRICS_TOKEN = env.text("MIEN_METRICS_TOKEN", "")
+# Where a worker tells its own figures; nowhere where it is 0.
+METRICS_PORT = env.integer("MIEN_METRICS_PORT", 0)
+# A file that a worker or the beat touches for as long as it is well.
+ALIVE_FILE = env.text("MIEN_ALIVE_FILE", "")

@@ -33,6 +33,7 @@ urlpatterns = [
     path("", include("webapp.photos.urls")),
     path("", include("webapp.curation.visitor_urls")),
     path("", include("webapp.curation.urls")),
+    path("", include("webapp.operations.urls")),
     path("accounts/", include("webapp.accounts.urls")),
     path("admin/", admin.site.urls),
     path("api/v1/", include(api_patterns)),

@@ -19,6 +19,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
 from webapp.core.errors import DomainError
+from webapp.core.metrics import REFUSALS
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
         limiter = _limiter(url)
         for item, *key in keys:
             if not limiter.hit(item, *key, cost=cost):
+                REFUSALS.labels(f"{RateLimited.code}_{scope}").inc()
                 reset_at = limiter.get_window_stats(item, *key).reset_time
                 raise RateLimited(max(1, round(reset_at - time.time())))
     except (RedisError, StorageError, OSError) as error:

@@ -21,6 +21,7 @@ from django.views.decorators.http import (
     require_safe,
 )
 
+from webapp.accounts import audit
 from webapp.accounts.access import has_role, role_required
 from webapp.accounts.models import Invitation, Role, User
 from webapp.accounts.services import (
@@ -325,6 +326,7 @@ def change(request: HttpRequest, username: str) -> HttpResponse:
 def export(request: HttpRequest, kind: str) -> HttpResponseBase:
     """Every correction of faces that may be used, as a file that comes in again."""
     today = timezone.now().date().isoformat()
+    audit.record(actor=_person(request), action="exported labels", subject=kind)
     if kind == "zip":
         with tempfile.TemporaryDirectory(prefix="mien-export-") as folder:
             transfer.export_folder(folder=Path(folder) / "mien")
@@ -368,7 +370,10 @@ def invite(request: HttpRequest) -> HttpResponse:
 @require_POST
 @role_required(Role.ADMIN)
 def withdraw(request: HttpRequest, invitation_id: uuid.UUID) -> HttpResponse:
-    withdraw_invitation(invitation=get_object_or_404(Invitation, pk=invitation_id))
+    withdraw_invitation(
+        invitation=get_object_or_404(Invitation, pk=invitation_id),
+        withdrawn_by=_person(request),
+    )
     messages.success(request, "The invitation is void.")
     return see_other("curation:people")
 

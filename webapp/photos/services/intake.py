@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ml import images
 from webapp.core.errors import Conflict, DomainError
+from webapp.core.metrics import REFUSALS, stage
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo
 from webapp.photos.services.queue import wake_worker
@@ -79,16 +80,18 @@ def submit_photo(
     if known is not None:
         return known
     try:
-        with _decoding:
+        with _decoding, stage("decode"):
             image = images.decode_image(data, STORED_MAX_SIDE_PX)
             encoded = images.encode_jpeg(image.pixels)
     except images.ImageRefused as refusal:
+        REFUSALS.labels(refusal.code).inc()
         raise PhotoRefused(refusal) from refusal
     file_name = new_file_name()
     # The file first: a row without its file would be a lie. A file without a row,
     # left by a crash between the two, is found and removed by the sweep.
     try:
-        default_storage.save(file_name, ContentFile(encoded))
+        with stage("store"):
+            default_storage.save(file_name, ContentFile(encoded))
     except OSError as error:
         raise StorageUnavailable(
             "We cannot store your photo at the moment. Please try again in a minute."

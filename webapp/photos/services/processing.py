@@ -31,6 +31,7 @@ from ml.labels import EMOTIONS
 from ml.preprocessing import UInt8Array, crop_faces
 from ml.quality import face_quality
 from ml.types import DetectedFace, FaceQuality
+from webapp.core.metrics import PHOTOS_ENDED, PREDICTIONS, STAGE_SECONDS, stage
 from webapp.photos.models import (
     MAX_ATTEMPTS,
     Face,
@@ -64,7 +65,10 @@ def claim_photo(*, photo_id: uuid.UUID) -> Photo | None:
     if not claimed:
         return None
     # Gone, where it was deleted in this very moment.
-    return Photo.objects.filter(pk=photo_id, lease_token=token).first()
+    photo = Photo.objects.filter(pk=photo_id, lease_token=token).first()
+    if photo is not None:
+        STAGE_SECONDS.labels("wait").observe(_seconds_since(photo.queued_at))
+    return photo
 
 
 def process_claimed_photo(*, photo: Photo) -> None:
@@ -102,15 +106,15 @@ def give_back_photo(*, photo: Photo, reason: FailureReason) -> bool:
         pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
     )
     if photo.attempts >= MAX_ATTEMPTS:
-        return bool(
-            mine.update(
-                status=PhotoStatus.FAILED,
-                failure_reason=reason,
-                done_at=timezone.now(),
-                lease_token=None,
-                lease_expires_at=None,
-            )
+        failed = mine.update(
+            status=PhotoStatus.FAILED,
+            failure_reason=reason,
+            done_at=timezone.now(),
+            lease_token=None,
+            lease_expires_at=None,
         )
+        PHOTOS_ENDED.labels("failed", reason.value).inc(failed)
+        return bool(failed)
     given_back = mine.update(
         status=PhotoStatus.QUEUED,
         queued_at=timezone.now(),
@@ -154,16 +158,39 @@ def sweep_photos() -> int:
 
 def _read_and_finish(photo: Photo) -> None:
     serving = model_server.champion()
-    with default_storage.open(photo.file_name, "rb") as handle:
+    with stage("load"), default_storage.open(photo.file_name, "rb") as handle:
         image = Image.open(io.BytesIO(handle.read()), formats=["JPEG"])
         image.load()
-    detection = model_server.detector.detect(image)
-    crops = crop_faces(image, detection.faces, serving.classifier.manifest.input)
-    reading = serving.classifier.read_crops(crops)
-    qualities = [face_quality(image, face) for face in detection.faces]
+    with stage("detect"):
+        detection = model_server.detector.detect(image)
+    with stage("classify"):
+        crops = crop_faces(image, detection.faces, serving.classifier.manifest.input)
+        reading = serving.classifier.read_crops(crops)
+        qualities = [face_quality(image, face) for face in detection.faces]
     factor = (photo.width_px / image.width, photo.height_px / image.height)
     faces = [face.scaled(*factor) for face in detection.faces]
-    _finish_photo(photo, serving, detection.found, faces, crops, qualities, reading)
+    with stage("finish"):
+        finished = _finish_photo(
+            photo, serving, detection.found, faces, crops, qualities, reading
+        )
+    if finished:
+        _count_result(photo, serving, reading)
+
+
+def _count_result(photo: Photo, serving: ServingModel, reading: Reading) -> None:
+    """After the commit: what a lost lease threw away counts for nothing."""
+    PHOTOS_ENDED.labels("done", "").inc()
+    STAGE_SECONDS.labels("total").observe(_seconds_since(photo.created_at))
+    for scores in reading.scores:
+        PREDICTIONS.labels(
+            serving.version.version,
+            scores.label.value,
+            "no" if scores.not_sure else "yes",
+        ).inc()
+
+
+def _seconds_since(at: datetime) -> float:
+    return max(0.0, (timezone.now() - at).total_seconds())
 
 
 def _finish_photo(
@@ -174,8 +201,9 @@ def _finish_photo(
     crops: UInt8Array,
     qualities: list[FaceQuality],
     reading: Reading,
-) -> None:
-    """Write the result and end the lease in one transaction, or write nothing."""
+) -> bool:
+    """Write the result and end the lease in one transaction, or write nothing and
+    say so."""
     activations = serving.classifier.class_activation(reading.feature_map)
     with transaction.atomic():
         finished = Photo.objects.filter(
@@ -190,7 +218,7 @@ def _finish_photo(
         )
         if not finished:
             logger.warning("photo %s: the lease was lost, result dropped", photo.pk)
-            return
+            return False
         rows = Face.objects.bulk_create(
             _face_row(photo, index, face, crop, quality)
             for index, (face, crop, quality) in enumerate(
@@ -214,6 +242,7 @@ def _finish_photo(
                 rows, reading.scores, activations, strict=True
             )
         )
+    return True
 
 
 def _face_row(

@@ -1,0 +1,111 @@
+"""Workers and beat that say they are well: to the status page by a row, to a health
+check by a file, to Prometheus by a port.
+
+A thread of the main process says so; it goes on while the broker is away, for that
+alone makes no worker ill.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import onnxruntime as ort
+from celery.signals import beat_init, worker_ready, worker_shutting_down
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.utils import timezone
+
+from webapp.operations.exposition import worker_exposition
+from webapp.operations.models import Presence
+
+EVERY_SECONDS: Final = 5.0
+_FORGOTTEN_AFTER: Final = timedelta(days=1)
+
+logger = logging.getLogger(__name__)
+_stop = threading.Event()
+
+
+def say_present(*, name: str, queues: str, provider: str, started_at: datetime) -> None:
+    """Write that this process is there, now."""
+    Presence.objects.update_or_create(
+        name=name,
+        defaults={
+            "queues": queues,
+            "provider": provider,
+            "started_at": started_at,
+            "seen_at": timezone.now(),
+        },
+    )
+
+
+def forget_absent() -> int:
+    """Delete who has not been seen for a day; how many."""
+    before = timezone.now() - _FORGOTTEN_AFTER
+    return Presence.objects.filter(seen_at__lt=before).delete()[0]
+
+
+def _keep_saying(name: str, queues: str, provider: str) -> None:
+    started_at = timezone.now()
+    away = False
+    try:
+        while True:
+            if settings.ALIVE_FILE:
+                Path(settings.ALIVE_FILE).touch()
+            try:
+                say_present(
+                    name=name, queues=queues, provider=provider, started_at=started_at
+                )
+                away = False
+            except DatabaseError as error:
+                connection.close()
+                if not away:
+                    logger.warning("presence is not written: %s", error)
+                away = True
+            if _stop.wait(EVERY_SECONDS):
+                return
+    finally:
+        connection.close()
+
+
+def _start(name: str, queues: str, provider: str = "") -> None:
+    threading.Thread(
+        target=_keep_saying, args=(name, queues, provider), name="presence", daemon=True
+    ).start()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """No line a scrape."""
+
+
+@worker_ready.connect
+def on_worker_ready(sender: Any, **_: Any) -> None:
+    queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
+    serves = "inference" in queues
+    _start(
+        str(sender.hostname), queues, ort.get_available_providers()[0] if serves else ""
+    )
+    if settings.METRICS_PORT:
+        server = make_server(
+            "", settings.METRICS_PORT, worker_exposition, handler_class=_Quiet
+        )
+        threading.Thread(
+            target=server.serve_forever, name="metrics", daemon=True
+        ).start()
+
+
+@beat_init.connect
+def on_beat_init(**_: Any) -> None:
+    _start(f"beat@{socket.gethostname()}", "")
+
+
+@worker_shutting_down.connect
+def on_worker_shutting_down(**_: Any) -> None:
+    _stop.set()

@@ -1,0 +1,3 @@
+from webapp.photos.tests.conftest import champion, fresh_model_server, media
+
+__all__ = ["champion", "fresh_model_server", "media"]
