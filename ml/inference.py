@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
+from onnx.external_data_helper import uses_external_data
 from PIL import Image
 
 from ml.labels import EMOTIONS
@@ -192,9 +193,8 @@ def read_head(data: bytes) -> tuple[Float32Array, Float32Array]:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf has no common base for what it raises.
         raise ModelFileError(f"the file is no ONNX model: {error}") from error
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ModelFileError("the model keeps weights outside its file")
+    if any(map(uses_external_data, _tensors(model.graph))):
+        raise ModelFileError("the model keeps weights outside its file")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     try:
         weight = onnx.numpy_helper.to_array(tensors[HEAD_WEIGHT_NAME])
@@ -202,6 +202,19 @@ def read_head(data: bytes) -> tuple[Float32Array, Float32Array]:
     except KeyError as error:
         raise ModelFileError(f"the model has no tensor {error}") from error
     return np.asarray(weight, np.float32), np.asarray(bias, np.float32)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a graph, those in the attributes of its nodes, too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _tensors(inner)
 
 
 def _open_session(data: bytes, threads: int) -> ort.InferenceSession:

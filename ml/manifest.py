@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,6 +18,8 @@ from typing import Any, Final, Literal
 from ml.labels import EMOTIONS
 
 FORMAT_VERSION: Final = 1
+MAX_MODEL_BYTES: Final = 512 * 1024**2
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}")
 
 
 class ManifestError(Exception):
@@ -100,6 +103,11 @@ class ModelManifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
+        if not _VERSION.fullmatch(self.version):
+            raise ManifestError(
+                f"the version {self.version[:80]!r} will not do: use 1 to 60 letters, "
+                "digits and . _ + -"
+            )
         if self.format_version != FORMAT_VERSION:
             raise ManifestError(
                 f"manifest format {self.format_version} is unknown; this code reads "
@@ -171,6 +179,10 @@ def read_model(model_path: Path) -> bytes:
     nothing can change between check and use.
     """
     try:
+        if model_path.stat().st_size > MAX_MODEL_BYTES:
+            raise ModelFileError(
+                f"{model_path.name} is larger than {MAX_MODEL_BYTES // 1024**2} MB"
+            )
         return model_path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{model_path.name} cannot be read: {error}") from error

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import exceptions, serializers
+from rest_framework import exceptions, parsers, serializers
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from webapp.core.errors import DomainError
+
+
+class JSONParser(parsers.JSONParser):
+    """DRF's own; it lets what is nested too deeply through as a crash."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse(*args, **kwargs)
+        except RecursionError as error:
+            raise exceptions.ParseError(
+                "JSON parse error - it is nested too deeply."
+            ) from error
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from django.conf import settings
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from webapp.core.errors import DomainError
@@ -94,6 +94,15 @@ class ErrorPagesMiddleware:
                 exception.code,
                 str(exception),
                 exception.retry_after_seconds,
+            )
+        if isinstance(exception, DataError):
+            # PostgreSQL keeps no NUL, and no more than fits.
+            return error_response(
+                request,
+                400,
+                "invalid_text",
+                "There is a character or a number in it that cannot be kept. Please "
+                "remove it and try again.",
             )
         if isinstance(exception, OperationalError):
             logger.error("database not available, %s: %s", request.path, exception)

@@ -8,13 +8,13 @@ from typing import Any
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers, status
-from rest_framework.parsers import FormParser, JSONParser
+from rest_framework.parsers import FormParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
-from webapp.core.api import ErrorSerializer
+from webapp.core.api import ErrorSerializer, JSONParser
 from webapp.curation.models import MAX_COMMENT_LENGTH, Verdict
 from webapp.curation.receipts import receipt_secret
 from webapp.curation.services.flags import retract_flag, submit_flag

@@ -10,13 +10,13 @@ from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers, status
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
-from webapp.core.api import ErrorSerializer
+from webapp.core.api import ErrorSerializer, JSONParser
 from webapp.core.errors import DomainError
 from webapp.core.rates import client_address
 from webapp.photos.access import photo_secret

@@ -9,8 +9,8 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import transaction
 
-from ml.inference import SHIPPED_MODEL
-from ml.manifest import ModelFileError, load_manifest, read_model, verify_model
+from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.manifest import ModelFileError, load_manifest, read_model
 from webapp.accounts.models import User
 from webapp.registry.models import ModelVersion, Promotion
 
@@ -25,7 +25,8 @@ def register_model_version(
     """
     manifest = load_manifest(path)
     data = read_model(path)
-    verify_model(data, manifest)
+    # What cannot be loaded, or keeps not what its manifest promises, does not come in.
+    EmotionClassifier(manifest, data)
     file_name = f"models/{manifest.sha256}.onnx"
     if not default_storage.exists(file_name):
         default_storage.save(file_name, ContentFile(data))

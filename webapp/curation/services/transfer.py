@@ -101,7 +101,8 @@ def export_jsonl() -> Iterator[str]:
 def export_csv() -> Iterator[str]:
     """A header and one line a correction."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    # Python quotes only those line ends that are its own: both of them.
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
     for row in export_rows():
         # A spreadsheet would run a comment that begins like a formula.
