@@ -98,6 +98,10 @@ test-services: venv browser ## The site's tests on PostgreSQL and Redis, started
 cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=)
 	CUT_SECONDS='$(CUT_SECONDS)' $(PY) -m pytest -s tests/test_hosts.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: venv ## 5,000 requests from the API's description, 20,000 changed photos
+	FUZZ_API_CASES=5000 FUZZ_INTAKE_CASES=20000 $(PY) -m pytest tests/test_fuzz.py $(ARGS)
+
 .PHONY: browser
 browser: venv
 	@$(PY) -m tests.installing
