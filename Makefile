@@ -70,6 +70,9 @@ migrations: venv check-home ## No model without its migration
 .PHONY: deploy
 deploy: venv check-home ## Django's checks for a public site
 	@echo "== deploy"; $(CHECK_ENV) MIEN_ALLOWED_HOSTS=mien.example \
+		MIEN_DATABASE_URL=postgres://mien:secret@db/mien MIEN_NUM_PROXIES=1 \
+		MIEN_BROKER_URL=redis://:secret@broker/0 MIEN_BEHIND_TLS_PROXY=1 \
+		MIEN_STORAGE_URL=s3://key:secret@store/mien MIEN_METRICS_TOKEN=token \
 		$(PY) manage.py check --deploy --fail-level WARNING
 
 .PHONY: packages

@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from PIL import Image
 
 from ml.manifest import ModelFileError, sha256_of
 from ml.preprocessing import whole_picture
+from ml.runtime import Provider, open_session
 from ml.types import DetectedFace, FaceBox, Landmarks
 
 Float32Array = npt.NDArray[np.float32]
@@ -60,15 +60,10 @@ class Detection:
 class FaceDetector:
     """Finds faces; one instance a process, safe to call from several threads."""
 
-    def __init__(self, threads: int = 1) -> None:
-        """``threads`` inside one network; raises ``ModelFileError``."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(
-            _yunet_with_free_size(), options, providers=["CPUExecutionProvider"]
-        )
+    def __init__(self, threads: int = 1, provider: Provider = "auto") -> None:
+        """``threads`` inside one network; raises ``ModelFileError`` and
+        ``ProviderUnavailable``."""
+        self._session = open_session(_yunet_with_free_size(), threads, provider)
         self._outputs = [
             f"{kind}_{stride}"
             for kind in ("cls", "obj", "bbox", "kps")

@@ -10,7 +10,6 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx.external_data_helper import uses_external_data
 from PIL import Image
 
@@ -23,6 +22,7 @@ from ml.manifest import (
     verify_model,
 )
 from ml.preprocessing import crop_faces, normalise
+from ml.runtime import Provider, open_session
 from ml.types import DetectedFace, EmotionScores
 
 Float32Array = npt.NDArray[np.float32]
@@ -59,13 +59,19 @@ class Reading:
 class EmotionClassifier:
     """One verified model file; safe to call from several threads."""
 
-    def __init__(self, manifest: ModelManifest, data: bytes, threads: int = 1) -> None:
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        data: bytes,
+        threads: int = 1,
+        provider: Provider = "auto",
+    ) -> None:
         """``data`` is the ONNX file. Raises ``ModelFileError`` where it is not the
-        one that the manifest describes."""
+        one that the manifest describes, and ``ProviderUnavailable``."""
         verify_model(data, manifest)
         self.manifest = manifest
         self.head_weight, self.head_bias = read_head(data)
-        self._session = _open_session(data, threads)
+        self._session = open_session(data, threads, provider)
         self._check_contract()
 
     @classmethod
@@ -215,22 +221,3 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node or inner.initializer:
                     yield from _tensors(inner)
-
-
-def _open_session(data: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # On shared cores two threads for one small network are slower than one:
-    # a host scales by worker processes.
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    available = ort.get_available_providers()
-    providers = [
-        provider
-        for provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
-        if provider in available
-    ]
-    try:
-        return ort.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises classes of its own C++ side.
-        raise ModelFileError(f"ONNX Runtime refuses the model: {error}") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +15,13 @@ import psutil
 import pytest
 
 from tests.pictures import astronaut, encode
-from tests.production import AS_THE_PROXY, WEB_PROCESSES, WORKERS, production
+from tests.production import (
+    AS_THE_PROXY,
+    METRICS_TOKEN,
+    WEB_PROCESSES,
+    WORKERS,
+    production,
+)
 from tests.stack import Stack, processes_of
 
 PHOTOS = 60
@@ -79,6 +87,57 @@ def test_rate_holds_across_processes_and_for_no_forged_address(stack: Stack) -> 
     assert set(said) == {202, 429}
     # The window slides: a minute's turn may let a few more in, and no more than that.
     assert 120 <= said[202] <= 130
+
+
+def test_figures_are_those_of_all_processes(stack: Stack) -> None:
+    image = encode(astronaut().resize((256, 256)))
+    for path in [stack.upload(image) for _ in range(4)]:
+        stack.result(path)
+    secret = Path(stack.environment[f"{METRICS_TOKEN}_FILE"]).read_text().strip()
+    stack.headers = {**AS_THE_PROXY, "Authorization": f"Bearer {secret}"}
+    try:
+        answers = [stack.request("GET", "/metrics") for _ in range(6)]
+    finally:
+        stack.headers = AS_THE_PROXY
+
+    assert {status for status, _ in answers} == {200}
+    # Whichever web process answers, it tells what workers and the other one counted.
+    totals = [
+        float(re.search(r'mien_stage_seconds_count\{stage="total"\} (.*)', said)[1])
+        for _, said in answers
+    ]
+    assert min(totals) == max(totals) >= 4
+    assert "mien_workers" in answers[0][1]
+    assert stack.request("GET", "/metrics")[0] == 404
+
+
+def test_it_is_ready_and_says_so_without_tls(stack: Stack) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port)
+    connection.request("GET", "/readyz")
+    response = connection.getresponse()
+
+    assert response.status == 200
+    assert json.loads(response.read())["status"] == "ok"
+
+
+def test_request_can_be_followed_into_the_worker(stack: Stack) -> None:
+    stack.headers = {**AS_THE_PROXY, "X-Request-ID": "followed-0123456789"}
+    try:
+        stack.result(stack.upload(encode(astronaut().resize((256, 256)))))
+    finally:
+        stack.headers = AS_THE_PROXY
+
+    lines = [
+        json.loads(line.partition("| ")[2])
+        for line in stack.output.splitlines()
+        if "followed-0123456789" in line
+    ]
+    routes = {line.get("route") for line in lines}
+    assert "api-photos" in routes
+    assert all(line["request_id"] == "followed-0123456789" for line in lines)
+    [job] = [line for line in lines if line["name"] == "webapp.jobs"]
+    assert job["job_id"]
+    assert job["faces"] == 1
 
 
 def test_what_came_without_tls_is_sent_to_it(stack: Stack) -> None:

@@ -89,6 +89,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "webapp.core.logs.RequestLogMiddleware",
+    "webapp.core.middleware.ProbeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -271,6 +272,31 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(120.0),
         "options": {"expires": 120.0, "queue": "default"},
     },
+    "sweep-training-runs": {
+        "task": "webapp.training.tasks.sweep_runs",
+        "schedule": schedule(3.0),
+        "options": {"expires": 6.0, "queue": "default"},
+    },
+    "mark-gone-faces": {
+        "task": "webapp.training.tasks.mark_gone_faces",
+        "schedule": schedule(60.0),
+        "options": {"expires": 60.0, "queue": "default"},
+    },
+    "train-when-enough": {
+        "task": "webapp.training.tasks.train_when_enough",
+        "schedule": schedule(30.0),
+        "options": {"expires": 30.0, "queue": "default"},
+    },
+    "read-again": {
+        "task": "webapp.training.tasks.read_again",
+        "schedule": schedule(10.0),
+        "options": {"expires": 10.0, "queue": "default"},
+    },
+    "measure-drift": {
+        "task": "webapp.training.tasks.measure_drift",
+        "schedule": schedule(1800.0),
+        "options": {"expires": 1800.0, "queue": "default"},
+    },
     "remove-orphan-files": {
         "task": "webapp.photos.tasks.remove_orphan_files",
         "schedule": schedule(600.0),
@@ -321,8 +347,9 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = SECURE
-# Asked from inside, without TLS.
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^metrics$"]
+# Asked from inside, by address and without TLS.
+PROBES = ("/livez", "/readyz", "/metrics")
+SECURE_REDIRECT_EXEMPT = [f"^{path[1:]}$" for path in PROBES]
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -348,6 +375,11 @@ RATES = {
 # --- Photos -----------------------------------------------------------------------
 PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 60)
 
+# What networks run on: auto (a GPU where there is one), cpu, or cuda (nothing else).
+INFERENCE_PROVIDER = env.text("MIEN_INFERENCE_PROVIDER", "auto")
+if INFERENCE_PROVIDER not in ("auto", "cpu", "cuda"):
+    raise ImproperlyConfigured("MIEN_INFERENCE_PROVIDER must be auto, cpu or cuda.")
+
 # --- Curation ---------------------------------------------------------------------
 # In which order faces are labelled: a name from webapp.curation.order.
 CURATION_ORDER = env.text("MIEN_CURATION_ORDER", "teaches_most")
@@ -356,6 +388,12 @@ CURATION_ORDER = env.text("MIEN_CURATION_ORDER", "teaches_most")
 CURATION_SAMPLE_PERCENT = env.integer("MIEN_CURATION_SAMPLE_PERCENT", 5)
 # New labels that make the next training worth while.
 RETRAIN_AFTER_LABELS = env.integer("MIEN_RETRAIN_AFTER_LABELS", 50, 1)
+
+# --- Training ---------------------------------------------------------------------
+# The folder of the data set, where the training worker runs; full runs need it.
+DATASET_DIR = env.text("FER_DATASET_DIR", "")
+# Whether a candidate that the gate lets through serves without anybody's word.
+AUTO_PROMOTE = env.flag("MIEN_AUTO_PROMOTE")
 
 # --- Language, time, log ------------------------------------------------------------
 LANGUAGE_CODE = "en"
@@ -394,7 +432,8 @@ LOGGING = {
         "celery.beat": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
-        # One line a request is for programs; people see what went wrong.
+        # One line a request and a photo is for programs; people see what went wrong.
+        "webapp.jobs": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
         "webapp.requests": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
     },
 }

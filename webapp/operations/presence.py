@@ -89,9 +89,10 @@ class _Quiet(WSGIRequestHandler):
 def on_worker_ready(sender: Any, **_: Any) -> None:
     queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
     serves = "inference" in queues
-    _start(
-        str(sender.hostname), queues, ort.get_available_providers()[0] if serves else ""
-    )
+    provider = ort.get_available_providers()[0] if serves else ""
+    if settings.INFERENCE_PROVIDER == "cpu":
+        provider = "CPUExecutionProvider"
+    _start(str(sender.hostname), queues, provider if serves else "")
     if settings.METRICS_PORT:
         server = make_server(
             "", settings.METRICS_PORT, worker_exposition, handler_class=_Quiet

@@ -45,5 +45,13 @@ EXAMPLES: Final = (
 )
 
 
+def available_examples() -> list[Example]:
+    """Those whose package is here: an image that only serves lacks some."""
+    return [
+        example for example in EXAMPLES if importlib.util.find_spec(example.package)
+    ]
+
+
 def get_example(name: str) -> Example | None:
-    return next((example for example in EXAMPLES if example.name == name), None)
+    found = (example for example in available_examples() if example.name == name)
+    return next(found, None)

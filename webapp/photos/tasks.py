@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import uuid
 from typing import Any
 
 from celery import current_app, shared_task
 from celery.signals import worker_process_init
 
+from ml.runtime import ProviderUnavailable
 from webapp.photos.services import erasure, processing
 from webapp.photos.services.queue import INFERENCE_QUEUE
 from webapp.photos.services.serving import NoModelServes, model_server
@@ -48,3 +51,8 @@ def load_networks(**_: Any) -> None:
         model_server.warm_up()
     except NoModelServes as error:
         logger.warning("no model yet: %s", error)
+    except ProviderUnavailable as error:
+        # Else every photo would fail here, three times, while other hosts could read
+        # it: the whole worker ends, and whoever runs it sees why.
+        logger.critical("%s", error)
+        os.kill(os.getppid(), signal.SIGTERM)

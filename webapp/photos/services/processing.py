@@ -49,6 +49,7 @@ _MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
 _SWEEP_LIMIT: Final = 500
 
 logger = logging.getLogger(__name__)
+jobs = logging.getLogger("webapp.jobs")
 
 
 def claim_photo(*, photo_id: uuid.UUID) -> Photo | None:
@@ -179,8 +180,21 @@ def _read_and_finish(photo: Photo) -> None:
 
 def _count_result(photo: Photo, serving: ServingModel, reading: Reading) -> None:
     """After the commit: what a lost lease threw away counts for nothing."""
+    seconds = _seconds_since(photo.created_at)
     PHOTOS_ENDED.labels("done", "").inc()
-    STAGE_SECONDS.labels("total").observe(_seconds_since(photo.created_at))
+    STAGE_SECONDS.labels("total").observe(seconds)
+    jobs.info(
+        "photo %s: %s faces",
+        photo.pk,
+        len(reading.scores),
+        extra={
+            "photo_id": str(photo.pk),
+            "faces": len(reading.scores),
+            "attempt": photo.attempts,
+            "version": serving.version.version,
+            "duration_ms": round(1000 * seconds),
+        },
+    )
     for scores in reading.scores:
         PREDICTIONS.labels(
             serving.version.version,

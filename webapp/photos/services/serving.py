@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+from django.conf import settings
 from PIL import Image
 
 from ml.detection import FaceDetector
@@ -47,7 +48,7 @@ class ModelServer:
     def detector(self) -> FaceDetector:
         with self._lock:
             if self._detector is None:
-                self._detector = FaceDetector()
+                self._detector = FaceDetector(provider=settings.INFERENCE_PROVIDER)
             return self._detector
 
     def champion(self) -> ServingModel:
@@ -79,7 +80,9 @@ class ModelServer:
 
     def _load(self, champion: ModelVersion) -> None:
         try:
-            classifier = EmotionClassifier(*read_model_file(champion))
+            classifier = EmotionClassifier(
+                *read_model_file(champion), provider=settings.INFERENCE_PROVIDER
+            )
         except (ManifestError, ModelFileError) as error:
             if self._refused_sha256 != champion.sha256:
                 logger.error("version %s is refused: %s", champion.version, error)

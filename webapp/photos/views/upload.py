@@ -14,7 +14,7 @@ from ml.images import FORMAT_WORDS, MAX_BYTES, MAX_PIXELS
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
 from webapp.core.errors import DomainError
 from webapp.photos import consent
-from webapp.photos.examples import EXAMPLES, get_example
+from webapp.photos.examples import available_examples, get_example
 from webapp.photos.forms import PhotoForm
 from webapp.photos.models import Photo
 from webapp.photos.services.batches import MAX_BATCH_BYTES, MAX_PHOTOS, submit_batch
@@ -102,7 +102,7 @@ def _render_home(
     context: dict[str, Any] = {
         "error": error,
         "limits": _LIMITS,
-        "examples": EXAMPLES,
+        "examples": available_examples(),
         "consent": consent,
     }
     response = render(request, "photos/home.html", context, status=status)

@@ -19,7 +19,7 @@ from django.contrib.staticfiles.finders import get_finders
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.files.storage import default_storage
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
 
@@ -40,12 +40,20 @@ class Command(BaseCommand):
         "people. Safe to run again."
     )
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--without-static",
+            action="store_true",
+            help="Leave static files alone: an image brings its own.",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             self._migrate()
         except OperationalError as error:
             raise CommandError(f"The database cannot be used: {error}") from error
-        self._collect_static()
+        if not options["without_static"]:
+            self._collect_static()
         try:
             default_storage.prepare()  # type: ignore[attr-defined]
         except OSError as error:
