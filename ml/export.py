@@ -40,9 +40,9 @@ from ml.manifest import (
     sha256_of,
     write_atomically,
 )
-from ml.models import FaceNetwork
+from ml.models import FaceNetwork, build_network
 from ml.preprocessing import normalise
-from ml.train import TrainingResult
+from ml.train import TrainingResult, config_from_dict
 
 _MAX_DIFFERENCE: Final = 1e-3
 
@@ -222,6 +222,46 @@ def export_result(
     manifest = replace(manifest, metrics=metrics)
     write_model(path, data, manifest)
     return manifest
+
+
+def load_network(
+    manifest: ModelManifest, data: bytes, outputs: int = len(EMOTIONS)
+) -> FaceNetwork:
+    """The network of an exported file, ready to go on learning.
+
+    Its head gets ``outputs`` rows; those beyond the file's four are zero. Raises
+    ``ExportError`` where the manifest does not say how the network is built, or the
+    file holds another one.
+    """
+    raw = manifest.training.get("config")
+    if not raw:
+        raise ExportError(
+            f"the manifest of version {manifest.version} does not say how its network "
+            "is built"
+        )
+    config = config_from_dict(dict(raw)).model
+    network = build_network(replace(config, outputs=outputs))
+    known = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load_model_from_string(data).graph.initializer
+    }
+    state = network.state_dict()
+    missing = [
+        name
+        for name in state
+        if name not in known and not name.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise ExportError(f"the file has no tensor {missing[0]}")
+    for name, value in state.items():
+        if name in (HEAD_WEIGHT_NAME, HEAD_BIAS_NAME):
+            value.zero_()
+            value[: len(EMOTIONS)] = torch.tensor(known[name])
+        elif name in known:
+            if tuple(value.shape) != known[name].shape:
+                raise ExportError(f"{name} is {known[name].shape} in the file")
+            value.copy_(torch.tensor(known[name].astype(np.float32)))
+    return network.eval()
 
 
 def flip_pays(result: TrainingResult, validation: FaceSet, source: LabelSource) -> bool:

@@ -33,3 +33,5 @@ STORAGES = {
 }
 # A slow hash protects people; nobody's password is in the tests.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Nobody's data folder takes part.
+DATASET_DIR = ""

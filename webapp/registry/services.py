@@ -12,6 +12,7 @@ from django.db import transaction
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.manifest import ModelFileError, load_manifest, read_model
 from webapp.accounts.models import User
+from webapp.core.errors import Conflict
 from webapp.registry.models import ModelVersion, Promotion
 
 
@@ -50,18 +51,29 @@ def register_model_version(
 
 @transaction.atomic
 def promote_model_version(
-    *, model_version: ModelVersion, promoted_by: User | None, reason: str
+    *,
+    model_version: ModelVersion,
+    promoted_by: User | None,
+    reason: str,
+    expected: ModelVersion | None = None,
 ) -> Promotion | None:
     """Make a version the champion; None where it already is.
 
     Of two at once one waits for the other: the rows are locked, and the database
-    itself allows only one champion.
+    itself allows only one champion. Raises ``Conflict`` where ``expected`` is given
+    and another version serves.
     """
     # Everybody locks the same rows in the same order.
     versions = list(ModelVersion.objects.select_for_update().order_by("pk"))
     previous = next((version for version in versions if version.is_champion), None)
     if previous is not None and previous.pk == model_version.pk:
         return None
+    if expected is not None and (previous is None or previous.pk != expected.pk):
+        serving = previous.version if previous else "none"
+        raise Conflict(
+            f"Version {serving} has become champion meanwhile, not {expected.version} "
+            "any more. Look at it, and decide anew."
+        )
     if previous is not None:
         ModelVersion.objects.filter(pk=previous.pk).update(is_champion=False)
     ModelVersion.objects.filter(pk=model_version.pk).update(is_champion=True)

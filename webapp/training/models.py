@@ -32,8 +32,8 @@ _LABELS: Final = [(emotion.value, emotion.value.title()) for emotion in EMOTIONS
 
 
 class Split(models.TextChoices):
-    """What a face of a snapshot is for. ``set_aside``: nearly a face of both sides,
-    or of the base's evaluation set: it neither trains nor judges."""
+    """What a face of a snapshot is for. ``set_aside``: it nearly is a face of both
+    sides, and so neither trains nor judges."""
 
     TRAIN = "train"
     EVALUATION = "evaluation"

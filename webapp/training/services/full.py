@@ -1,0 +1,201 @@
+"""A full run: the whole network goes on learning, on the whole data. Imports torch:
+only a training worker ever loads this module."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ml.data import FaceSet, Layout, load_split
+from ml.duplicates import near_duplicates, thumbnails
+from ml.export import ExportError, export_result, load_network
+from ml.inference import EmotionClassifier
+from ml.labels import EMOTIONS
+from ml.manifest import read_model
+from ml.models import ModelConfig
+from ml.train import (
+    CHECKPOINT_FILE,
+    EpochRecord,
+    TrainConfig,
+    TrainingError,
+    config_from_dict,
+    load_result,
+    train,
+)
+from webapp.training.configs import FullConfig
+from webapp.training.errors import RunFailed, RunRefused
+from webapp.training.services.base import load_faces
+from webapp.training.services.job import Job
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+
+_EMA_DECAY: Final = 0.999
+
+
+def load_folder(layout: Layout, start: EmotionClassifier) -> tuple[FaceSet, FaceSet]:
+    """(train, validation) of the data folder."""
+    return load_faces(layout, start.manifest)
+
+
+def fine_tune(
+    job: Job,
+    config: FullConfig,
+    start: EmotionClassifier,
+    start_data: bytes,
+    layout: Layout,
+    train_faces: FaceSet,
+    validation: FaceSet,
+    crops: UInt8Array,
+    shares: Float32Array,
+    weights: Float32Array,
+    run_dir: Path,
+    version: str,
+) -> tuple[EmotionClassifier, bytes]:
+    """Train from where ``run_dir`` holds a checkpoint, or from ``start``; the
+    candidate, loaded, and its file.
+
+    ``crops`` (N, S, S, C), ``shares`` (N, 4) and ``weights`` (N,) are those of the
+    curated faces that train. Raises ``RunRefused``, ``RunFailed`` or ``Stopped``.
+    """
+    settings = _train_config(job, config, start, train_faces)
+    curated = _curated(job, layout, start, train_faces, crops, shares, weights, config)
+    done = _resumed(job, run_dir)
+
+    def on_epoch(record: EpochRecord) -> None:
+        done.append(record)
+        job.keep_curves(done)
+        job.say(
+            f"Epoch {record.epoch} of {settings.epochs}: loss "
+            f"{record.train_loss:.4f}, on validation {record.validation_loss:.4f}, "
+            f"accuracy {100 * record.validation_accuracy:.2f} %."
+        )
+
+    def on_batch(number: int, total: int) -> None:
+        job.check()
+        if number == total or number % 10 == 0:
+            epochs = len(done)
+            job.step(
+                f"Training, epoch {epochs + 1} of {settings.epochs}",
+                epochs * total + number,
+                settings.epochs * total,
+            )
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            first = Path(folder) / "start.pt"
+            network = load_network(start.manifest, start_data, settings.model.outputs)
+            torch.save({"average": network.state_dict()}, first)
+            result = train(
+                settings,
+                _joined(train_faces, curated),
+                validation,
+                run_dir,
+                on_epoch=on_epoch,
+                on_batch=on_batch,
+                pretrained=first,
+            )
+            job.step("Exporting")
+            path = Path(folder) / f"{version}.onnx"
+            manifest = export_result(
+                result,
+                path,
+                validation,
+                version=version,
+                flip=bool(start.manifest.training.get("flip_folded")),
+                source="consensus" if validation.votes is not None else "folder",
+            )
+            data = read_model(path)
+    except (TrainingError, ExportError) as error:
+        raise RunFailed(f"The network could not be trained: {error}") from error
+    manifest = replace(manifest, parent=start.manifest.version)
+    return EmotionClassifier(manifest, data), data
+
+
+def _resumed(job: Job, run_dir: Path) -> list[EpochRecord]:
+    """The epochs that a checkpoint of this run holds."""
+    if not (run_dir / CHECKPOINT_FILE).exists():
+        return []
+    try:
+        history = load_result(run_dir).history
+    except TrainingError as error:
+        raise RunFailed(str(error)) from error
+    job.say(f"Going on after epoch {len(history)}.")
+    return list(history)
+
+
+def _train_config(
+    job: Job, config: FullConfig, start: EmotionClassifier, faces: FaceSet
+) -> TrainConfig:
+    raw: dict[str, Any] | None = start.manifest.training.get("config")
+    if not raw:
+        raise RunRefused(
+            f"The manifest of version {start.manifest.version} does not say how its "
+            "network is built, so nothing can be trained from it. Choose a head run."
+        )
+    own = config_from_dict(raw)
+    model: ModelConfig = replace(own.model, outputs=faces.targets.shape[1])
+    return replace(
+        own,
+        model=model,
+        seed=job.run.seed,
+        epochs=config.epochs,
+        faces_per_epoch=config.faces_per_epoch or None,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_epochs=min(0.5, config.epochs / 4),
+        ema_decay=_EMA_DECAY,
+        device="auto",
+        precision="auto",
+        loader_threads=0,
+    )
+
+
+def _curated(
+    job: Job,
+    layout: Layout,
+    start: EmotionClassifier,
+    train_faces: FaceSet,
+    crops: UInt8Array,
+    shares: Float32Array,
+    weights: Float32Array,
+    config: FullConfig,
+) -> FaceSet:
+    """Curated faces as the folder's are, less those of validation and test."""
+    keep = np.ones(len(crops), bool)
+    if len(crops):
+        left = thumbnails(crops)
+        for split in ("validation", "test"):
+            held = load_split(layout, split, start.manifest.input, with_others=True)
+            pairs, _ = near_duplicates(left, thumbnails(held.crops))
+            keep[pairs[:, 0]] = False
+    if not keep.all():
+        job.say(
+            f"{int((~keep).sum())} curated faces are left out: they are faces of "
+            "validation or test."
+        )
+    wide = np.zeros((int(keep.sum()), train_faces.targets.shape[1]), np.float32)
+    wide[:, : len(EMOTIONS)] = shares[keep]
+    return FaceSet(
+        files=tuple(f"curated/{i}" for i in np.flatnonzero(keep)),
+        crops=crops[keep],
+        folder_labels=shares[keep].argmax(axis=1).astype(np.int64),
+        targets=wide,
+        weights=(config.curated_weight * weights[keep]).astype(np.float32),
+    )
+
+
+def _joined(left: FaceSet, right: FaceSet) -> FaceSet:
+    return FaceSet(
+        files=left.files + right.files,
+        crops=np.concatenate([left.crops, right.crops]),
+        folder_labels=np.concatenate([left.folder_labels, right.folder_labels]),
+        targets=np.concatenate([left.targets, right.targets]),
+        weights=np.concatenate([left.weights, right.weights]),
+    )

@@ -1,0 +1,109 @@
+"""A run while a worker has it: its lease, its log, and whether it should stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import DatabaseError, connection
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from webapp.training.models import RunLine, RunState, TrainingRun
+
+if TYPE_CHECKING:
+    from ml.train import EpochRecord
+
+LEASE_SECONDS: Final = 8.0
+"""Longer than any pause of a worker that is alive; a killed one's run waits as long."""
+
+RENEW_EVERY_SECONDS: Final = 2.0
+_MAX_LINE: Final = 500
+
+logger = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The run was cancelled, or this worker has lost it: write nothing more."""
+
+
+@dataclass(slots=True)
+class Job:
+    """The one worker's hold on a run. Every write is conditional on the lease."""
+
+    run: TrainingRun
+    token: uuid.UUID
+    _stop: threading.Event
+
+    @property
+    def mine(self) -> QuerySet[TrainingRun]:
+        """The row, for as long as it is this worker's."""
+        return TrainingRun.objects.filter(
+            pk=self.run.pk, state=RunState.RUNNING, lease_token=self.token
+        )
+
+    def check(self) -> None:
+        """Raises ``Stopped`` where the run is not wanted, or not ours, any more."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def step(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Say what is done now. Raises ``Stopped``."""
+        self.check()
+        self._write(stage=stage, progress_done=done, progress_total=total)
+
+    def say(self, text: str) -> None:
+        """A line for the log that people read."""
+        logger.info("run %s: %s", self.run.number, text)
+        RunLine.objects.create(run=self.run, text=text[:_MAX_LINE])
+
+    def keep_curves(self, history: Sequence[EpochRecord]) -> None:
+        """A checkpoint was written: the curves so far. The count of attempts starts
+        anew, for the run is getting on."""
+        self._write(curves=[asdict(record) for record in history], attempts=1)
+
+    def _write(self, **fields: Any) -> None:
+        if not self.mine.update(**fields):
+            raise Stopped
+
+
+@contextmanager
+def keep_lease(run: TrainingRun) -> Iterator[Job]:
+    """Renew the lease while the block runs, and hear whether it should end."""
+    assert run.lease_token is not None
+    ended, stop = threading.Event(), threading.Event()
+    job = Job(run, run.lease_token, stop)
+
+    def renew() -> None:
+        try:
+            while not ended.wait(RENEW_EVERY_SECONDS):
+                try:
+                    now = timezone.now()
+                    kept = job.mine.filter(cancel_requested_at__isnull=True).update(
+                        lease_expires_at=lease_end(), heartbeat_at=now
+                    )
+                except DatabaseError as error:
+                    logger.warning("run %s: lease not renewed: %s", run.number, error)
+                    continue
+                if not kept:
+                    stop.set()
+                    return
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=renew, name=f"lease-{run.pk}", daemon=True)
+    thread.start()
+    try:
+        yield job
+    finally:
+        ended.set()
+
+
+def lease_end() -> datetime:
+    return timezone.now() + timedelta(seconds=LEASE_SECONDS)

@@ -1,0 +1,135 @@
+"""Who serves: a candidate is promoted, or the version before it comes back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ml.inference import EmotionClassifier
+from ml.manifest import ManifestError, ModelFileError
+from webapp.accounts.access import has_role
+from webapp.accounts.models import Role, User
+from webapp.core.errors import Conflict
+from webapp.registry.models import ModelVersion, Promotion
+from webapp.registry.selectors import get_champion, read_model_file
+from webapp.registry.services import promote_model_version
+from webapp.training.errors import NotAllowed, ReasonNeeded
+from webapp.training.models import GateOutcome, TrainingRun
+
+MAX_REASON_LENGTH: Final = 1000
+
+
+def promote_version(
+    *,
+    model_version: ModelVersion,
+    promoted_by: User | None,
+    reason: str = "",
+    expected_champion: ModelVersion | None = None,
+) -> Promotion:
+    """Make a version the champion; every worker asks for it before its next photo.
+
+    ``promoted_by`` is None for the automatic promotion and the command line.
+    ``expected_champion`` is the one that the decision was made against, by default
+    the one that serves now: where another one does by the time of writing, nothing
+    happens, so that of two promotions at once one wins.
+
+    Raises:
+        NotAllowed: ``promoted_by`` is no admin.
+        ReasonNeeded: The gate did not say promote, and no reason is given.
+        Conflict: It serves already, its file does not load, or another version has
+            become champion meanwhile.
+    """
+    if promoted_by is not None and not has_role(promoted_by, Role.ADMIN):
+        raise NotAllowed("Only an admin decides which version serves.")
+    reason = reason.strip()[:MAX_REASON_LENGTH]
+    expected = expected_champion or get_champion()
+    if not reason:
+        run = TrainingRun.objects.filter(candidate=model_version).first()
+        reason = _own_reason(model_version, run, expected)
+    _check_loads(model_version)
+    promotion = promote_model_version(
+        model_version=model_version,
+        promoted_by=promoted_by,
+        reason=reason,
+        expected=expected,
+    )
+    if promotion is None:
+        raise Conflict(f"Version {model_version.version} serves already.")
+    return promotion
+
+
+def roll_back(*, rolled_back_by: User | None, reason: str = "") -> Promotion:
+    """Bring back the version that served before the champion was first promoted.
+
+    Rolling back again goes one further back. Raises ``NotAllowed``, or ``Conflict``
+    where there is none before it or its file does not load.
+    """
+    if rolled_back_by is not None and not has_role(rolled_back_by, Role.ADMIN):
+        raise NotAllowed("Only an admin decides which version serves.")
+    champion = get_champion()
+    target = version_before()
+    if champion is None or target is None:
+        raise Conflict("There is no earlier version to go back to.")
+    _check_loads(target)
+    words = f"Rolled back from {champion.version}."
+    given = reason.strip()[:MAX_REASON_LENGTH]
+    promotion = promote_model_version(
+        model_version=target,
+        promoted_by=rolled_back_by,
+        reason=f"{words} {given}".strip(),
+        expected=champion,
+    )
+    if promotion is None:
+        raise Conflict(f"Version {target.version} serves already.")
+    return promotion
+
+
+def version_before() -> ModelVersion | None:
+    """Where a rollback leads: the versions lie on a pile, and going back to one takes
+    those above it off."""
+    pile: list[ModelVersion] = []
+    for promotion in Promotion.objects.select_related("model_version").order_by(
+        "created_at"
+    ):
+        version = promotion.model_version
+        if version in pile:
+            del pile[pile.index(version) + 1 :]
+        else:
+            pile.append(version)
+    return pile[-2] if len(pile) > 1 else None
+
+
+def _own_reason(
+    model_version: ModelVersion,
+    run: TrainingRun | None,
+    champion: ModelVersion | None,
+) -> str:
+    """What stands as the reason where the gate is reason enough."""
+    if run is None:
+        raise ReasonNeeded(
+            f"Version {model_version.version} was not judged by the gate here. Please "
+            "say why it should serve."
+        )
+    if run.outcome != GateOutcome.PROMOTE:
+        findings: list[dict[str, str]] = run.decision.get("findings", [])
+        first = findings[0]["reason"] if findings else ""
+        raise ReasonNeeded(
+            f"The gate said {run.outcome}: {first} Please say why it should serve "
+            "nevertheless."
+        )
+    if champion is not None and champion.pk != run.parent_id:
+        raise Conflict(
+            f"The gate compared version {model_version.version} with "
+            f"{run.parent.version}, but {champion.version} serves by now. Train again, "
+            "or say why it should serve nevertheless."
+        )
+    return f"The gate said promote (run {run.number})."
+
+
+def _check_loads(model_version: ModelVersion) -> None:
+    try:
+        EmotionClassifier(*read_model_file(model_version))
+    except (ManifestError, ModelFileError) as error:
+        raise Conflict(
+            f"Version {model_version.version} cannot serve: {error}. The champion "
+            "stays."
+        ) from error

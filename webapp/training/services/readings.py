@@ -1,0 +1,225 @@
+"""Faces are read again, at low priority: by a new champion those that people spoke
+about, and by a candidate, on request, those that come in."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from django.db import IntegrityError, transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from ml.inference import EmotionClassifier
+from ml.labels import EMOTIONS
+from ml.manifest import ManifestError, ModelFileError
+from webapp.accounts.access import has_role
+from webapp.accounts.models import Role, User
+from webapp.core.errors import Conflict
+from webapp.curation.models import ConsensusState, Correction, Reason, Source
+from webapp.curation.services.queue import enqueue_faces
+from webapp.photos.models import Face, PhotoStatus, Prediction
+from webapp.photos.services.serving import NoModelServes, model_server
+from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import get_champion, read_model_file
+from webapp.training.errors import NotAllowed
+from webapp.training.models import Shadow
+from webapp.training.services.snapshots import read_crops
+
+STEP: Final = 64
+"""Faces a turn: a visitor's photo never waits longer than that takes."""
+
+MAX_HOURS: Final = 24 * 30
+
+logger = logging.getLogger(__name__)
+
+
+def start_shadow(
+    *, candidate: ModelVersion, requested_by: User | None, hours: int = 24
+) -> Shadow:
+    """Let a candidate read live faces beside the champion for a while.
+
+    Raises ``NotAllowed``, or ``Conflict`` where it is the champion, its file does not
+    load, or it does so already.
+    """
+    if requested_by is not None and not has_role(requested_by, Role.ADMIN):
+        raise NotAllowed("Only an admin may let a candidate read beside the champion.")
+    if not 1 <= hours <= MAX_HOURS:
+        raise Conflict(f"A shadow lasts from 1 to {MAX_HOURS} hours.")
+    champion = get_champion()
+    if champion is None or champion.pk == candidate.pk:
+        raise Conflict("The champion reads every face already. Choose a candidate.")
+    try:
+        _load(candidate.sha256, candidate.pk)
+    except (ManifestError, ModelFileError) as error:
+        raise Conflict(
+            f"Version {candidate.version} cannot be loaded: {error}."
+        ) from error
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            Shadow.objects.filter(
+                candidate=candidate, ended_at__isnull=True, ends_at__lte=now
+            ).update(ended_at=now)
+            return Shadow.objects.create(
+                candidate=candidate,
+                champion=champion,
+                requested_by=requested_by,
+                ends_at=now + timedelta(hours=hours),
+            )
+    except IntegrityError as error:
+        raise Conflict(
+            f"Version {candidate.version} reads beside the champion already."
+        ) from error
+
+
+def end_shadow(*, shadow: Shadow, ended_by: User | None) -> bool:
+    """False where it had ended. Raises ``NotAllowed``."""
+    if ended_by is not None and not has_role(ended_by, Role.ADMIN):
+        raise NotAllowed("Only an admin may end a shadow.")
+    return bool(
+        Shadow.objects.filter(pk=shadow.pk, ended_at__isnull=True).update(
+            ended_at=timezone.now()
+        )
+    )
+
+
+def read_shadows(*, step: int = STEP) -> int:
+    """One turn of every shadow; how many faces were read.
+
+    Faces on which candidate and champion differ go to curation.
+    """
+    now = timezone.now()
+    Shadow.objects.filter(ended_at__isnull=True, ends_at__lte=now).update(ended_at=now)
+    running = Shadow.objects.filter(ended_at__isnull=True).order_by("created_at")
+    return sum(_read_shadow(shadow.pk, step) for shadow in running)
+
+
+def read_again(*, step: int = STEP) -> int:
+    """The champion reads faces that people spoke about and that it has not read yet;
+    how many. So receipts can say what the model says now, the newest flags first."""
+    try:
+        serving = model_server.champion()
+    except NoModelServes as error:
+        logger.warning("nothing is read again: %s", error)
+        return 0
+    spoken = Correction.objects.filter(
+        face=OuterRef("pk"), source=Source.VISITOR, retracted_at__isnull=True
+    )
+    faces = _unread(serving.version).filter(
+        Exists(spoken) | Q(consensus__state=ConsensusState.DECIDED)
+    )
+    ids = list(faces.order_by("-created_at").values_list("pk", flat=True)[:step])
+    return len(_read(serving.classifier, serving.version, ids))
+
+
+def _read_shadow(shadow_id: uuid.UUID, step: int) -> int:
+    with transaction.atomic():
+        # Two turns at once would count a face twice.
+        shadow = (
+            Shadow.objects.select_for_update(of=("self",))
+            .select_related("candidate")
+            .filter(pk=shadow_id, ended_at__isnull=True)
+            .first()
+        )
+        if shadow is None:
+            return 0
+        faces = _unread(shadow.candidate).filter(created_at__gte=shadow.created_at)
+        ids = list(faces.order_by("created_at").values_list("pk", flat=True)[:step])
+        try:
+            classifier = _load(shadow.candidate.sha256, shadow.candidate_id)
+        except (ManifestError, ModelFileError) as error:
+            logger.error("shadow of %s ends: %s", shadow.candidate.version, error)
+            shadow.ended_at = timezone.now()
+            shadow.save(update_fields=["ended_at"])
+            return 0
+        said = _read(classifier, shadow.candidate, ids)
+        differing = _differing(said)
+        if said:
+            Shadow.objects.filter(pk=shadow.pk).update(
+                faces=F("faces") + len(said), differed=F("differed") + len(differing)
+            )
+        enqueue_faces(face_ids=differing, reason=Reason.DIFFER)
+    return len(said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    face_id: uuid.UUID
+    label: str
+
+
+def _differing(said: Sequence[_Said]) -> list[uuid.UUID]:
+    """Faces of which the version that read their photo said something else."""
+    served = Prediction.objects.filter(
+        face__in=[one.face_id for one in said],
+        model_version=F("face__photo__model_version"),
+    ).values_list("face_id", *(emotion.value for emotion in EMOTIONS))
+    labels = {face: EMOTIONS[int(np.argmax(values))].value for face, *values in served}
+    return [
+        one.face_id
+        for one in said
+        if one.face_id in labels and labels[one.face_id] != one.label
+    ]
+
+
+def _unread(version: ModelVersion) -> QuerySet[Face]:
+    """Faces that may be used and that the version has not read."""
+    mine = Prediction.objects.filter(face=OuterRef("pk"), model_version=version)
+    return Face.objects.filter(
+        ~Exists(mine),
+        photo__status=PhotoStatus.DONE,
+        photo__training_consent_at__isnull=False,
+    )
+
+
+def _read(
+    classifier: EmotionClassifier, version: ModelVersion, ids: Sequence[uuid.UUID]
+) -> list[_Said]:
+    crops = read_crops(ids, classifier.manifest.input)
+    there = [
+        (pk, crop) for pk, crop in zip(ids, crops, strict=True) if crop is not None
+    ]
+    if not there:
+        return []
+    reading = classifier.read_crops(np.stack([crop for _, crop in there]))
+    activations = classifier.class_activation(reading.feature_map)
+    with transaction.atomic():
+        # Erased meanwhile: their rows would have no face.
+        alive = set(
+            Face.objects.filter(pk__in=[pk for pk, _ in there]).values_list(
+                "pk", flat=True
+            )
+        )
+        rows = [
+            Prediction(
+                face_id=pk,
+                model_version=version,
+                not_sure=scores.not_sure,
+                activation=activation.astype("<f2").tobytes(),
+                **scores.by_emotion(),
+            )
+            for (pk, _), scores, activation in zip(
+                there, reading.scores, activations, strict=True
+            )
+            if pk in alive
+        ]
+        Prediction.objects.bulk_create(rows, ignore_conflicts=True)
+    return [
+        _Said(pk, scores.label.value)
+        for (pk, _), scores in zip(there, reading.scores, strict=True)
+        if pk in alive
+    ]
+
+
+@lru_cache(maxsize=2)
+def _load(sha256: str, version_id: uuid.UUID) -> EmotionClassifier:
+    """Verified when loaded; by hash, so that it is loaded once."""
+    version = ModelVersion.objects.get(pk=version_id, sha256=sha256)
+    return EmotionClassifier(*read_model_file(version))

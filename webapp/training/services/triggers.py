@@ -1,0 +1,160 @@
+"""What sets a run going without a person: enough new labels, or the schedule."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import transaction
+from django_celery_beat.models import CrontabSchedule, PeriodicTask
+
+from webapp.accounts.access import has_role
+from webapp.accounts.models import Role, User
+from webapp.core.errors import DomainError
+from webapp.curation.selectors import count_new_labels
+from webapp.training.errors import (
+    AlreadyRunning,
+    NotAllowed,
+    NothingNew,
+    RunRefused,
+)
+from webapp.training.models import (
+    UNFINISHED,
+    GateOutcome,
+    Mode,
+    RunState,
+    TrainingRun,
+    Trigger,
+)
+from webapp.training.services.promotion import promote_version
+from webapp.training.services.runs import request_run
+
+SCHEDULE_NAME: Final = "retrain-on-schedule"
+SCHEDULE_TASK: Final = "webapp.training.tasks.train_on_schedule"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a head run starts by itself, in UTC. ``day_of_week`` is 0 (Sunday) to 6,
+    or ``*`` for every day."""
+
+    enabled: bool
+    hour: int = 3
+    minute: int = 0
+    day_of_week: str = "*"
+
+
+def labels_since_last_run() -> int:
+    """New labels that no run has had a chance to learn from."""
+    return count_new_labels(since=_last_run_at())
+
+
+def train_when_enough() -> TrainingRun | None:
+    """Start a head run once ``RETRAIN_AFTER_LABELS`` labels are new; None where they
+    are not, or a run is under way."""
+    if TrainingRun.objects.filter(state__in=UNFINISHED).exists():
+        return None
+    if labels_since_last_run() < settings.RETRAIN_AFTER_LABELS:
+        return None
+    return _request(Trigger.LABELS)
+
+
+def train_on_schedule() -> TrainingRun | None:
+    """Start a head run where anything is new; None, and a line in the log, if not."""
+    return _request(Trigger.SCHEDULE)
+
+
+def get_schedule() -> Schedule:
+    """The schedule in force; disabled where none was ever set."""
+    row = (
+        PeriodicTask.objects.select_related("crontab")
+        .filter(name=SCHEDULE_NAME)
+        .first()
+    )
+    if row is None or row.crontab is None:
+        return Schedule(enabled=False)
+    return Schedule(
+        enabled=row.enabled,
+        hour=int(row.crontab.hour),
+        minute=int(row.crontab.minute),
+        day_of_week=row.crontab.day_of_week,
+    )
+
+
+@transaction.atomic
+def set_schedule(*, schedule: Schedule, changed_by: User | None) -> None:
+    """Put a schedule in force; the beat sees it within seconds.
+
+    Raises ``NotAllowed``, or ``RunRefused`` for a time that is none.
+    """
+    if changed_by is not None and not has_role(changed_by, Role.ADMIN):
+        raise NotAllowed("Only an admin may change the schedule.")
+    if not (0 <= schedule.hour <= 23 and 0 <= schedule.minute <= 59):
+        raise RunRefused("A time is 00:00 to 23:59.")
+    if schedule.day_of_week not in {"*", *(str(day) for day in range(7))}:
+        raise RunRefused("A day of the week is 0 (Sunday) to 6, or * for every day.")
+    crontab, _ = CrontabSchedule.objects.get_or_create(
+        minute=str(schedule.minute),
+        hour=str(schedule.hour),
+        day_of_week=schedule.day_of_week,
+        day_of_month="*",
+        month_of_year="*",
+        timezone=ZoneInfo("UTC"),
+    )
+    PeriodicTask.objects.update_or_create(
+        name=SCHEDULE_NAME,
+        defaults={
+            "task": SCHEDULE_TASK,
+            "crontab": crontab,
+            "interval": None,
+            "queue": "default",
+            "enabled": schedule.enabled,
+            "description": "A head run, where anything is new.",
+        },
+    )
+
+
+def after_run(*, run_id: uuid.UUID) -> None:
+    """Promote what the gate lets through, where that is switched on
+    (``MIEN_AUTO_PROMOTE``)."""
+    if not settings.AUTO_PROMOTE:
+        return
+    run = (
+        TrainingRun.objects.select_related("candidate", "parent")
+        .filter(pk=run_id, state=RunState.DONE, outcome=GateOutcome.PROMOTE)
+        .first()
+    )
+    if run is None or run.candidate is None:
+        return
+    try:
+        promote_version(
+            model_version=run.candidate,
+            promoted_by=None,
+            reason=f"Automatic: the gate said promote (run {run.number}).",
+            expected_champion=run.parent,
+        )
+    except DomainError as error:
+        logger.warning("run %s is not promoted: %s", run.number, error)
+
+
+def _request(trigger: Trigger) -> TrainingRun | None:
+    try:
+        return request_run(mode=Mode.HEAD, requested_by=None, trigger=trigger)
+    except (NothingNew, AlreadyRunning, RunRefused) as error:
+        logger.info("no run (%s): %s", trigger, error)
+        return None
+
+
+def _last_run_at() -> datetime | None:
+    return (
+        TrainingRun.objects.order_by("-created_at")
+        .values_list("created_at", flat=True)
+        .first()
+    )

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+
+from webapp.accounts.models import Role, User
+from webapp.curation.tests.factories import PersonFactory
+from webapp.photos.services.serving import ModelServer
+from webapp.registry.models import ModelVersion
+from webapp.registry.services import register_shipped_model
+from webapp.training.services import drift, readings
+from webapp.training.tests.factories import Labeller
+
+
+@pytest.fixture(autouse=True)
+def home(
+    settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Files and checkpoints in a folder of the test's own, and no network that
+    another test has loaded."""
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.MIEN_HOME = tmp_path
+    settings.DATASET_DIR = ""
+    server = ModelServer()
+    for module in (readings, drift):
+        monkeypatch.setattr(module, "model_server", server)
+    return tmp_path
+
+
+@pytest.fixture
+def champion(db: None) -> ModelVersion:
+    return register_shipped_model()
+
+
+@pytest.fixture
+def labeller(champion: ModelVersion) -> Labeller:
+    return Labeller(champion)
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return PersonFactory(role=Role.ADMIN)

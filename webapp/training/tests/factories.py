@@ -1,0 +1,84 @@
+"""Curated faces, drawn by code: four cartoon expressions that a head can learn."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from django.utils import timezone
+from PIL import Image
+
+from ml.consensus import VERDICTS
+from ml.labels import EMOTIONS, Emotion
+from ml.tests.faces import draw_face
+from webapp.curation.models import Consensus, Correction, QueueItem, Reason, Source
+from webapp.curation.tests.factories import FaceFactory, ReadPhotoFactory
+from webapp.photos.models import Face, Photo
+from webapp.registry.models import ModelVersion
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass
+class Labeller:
+    """Draws faces and has two people agree on each, as curation would leave it."""
+
+    version: ModelVersion
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._generator = np.random.default_rng(self.seed)
+
+    def face(
+        self,
+        emotion: Emotion,
+        *,
+        photo: Photo | None = None,
+        crop: bytes | None = None,
+        flagged: bool = True,
+        index: int = 1,
+        probabilities: Sequence[float] = (0.1, 0.1, 0.1, 0.7),
+    ) -> Face:
+        face = FaceFactory(
+            photo=photo or ReadPhotoFactory(model_version=self.version),
+            crop=crop or png(draw_face(emotion, self._generator)),
+            index=index,
+            probabilities=tuple(probabilities),
+            quality={
+                "hints": [],
+                "brightness": float(self._generator.normal(120, 10)),
+                "sharpness": 200.0,
+                "size_px": 60.0,
+            },
+        )
+        if flagged:
+            Correction.objects.create(
+                face=face,
+                visitor_key=uuid.uuid4().hex,
+                verdict=emotion.value,
+                source=Source.VISITOR,
+            )
+        tally = [0] * len(VERDICTS)
+        tally[emotion.position] = 2
+        QueueItem.objects.create(face=face, reason=Reason.FLAG, status="settled")
+        Consensus.objects.create(
+            face=face,
+            state="decided",
+            verdict=emotion.value,
+            method="majority",
+            tally=tally,
+            votes=2,
+            agreement=1.0,
+            decided_at=timezone.now(),
+        )
+        return face
+
+    def faces(self, per_emotion: int) -> list[Face]:
+        return [self.face(emotion) for emotion in EMOTIONS for _ in range(per_emotion)]
