@@ -113,6 +113,20 @@ browser: venv
 bench: venv ## How long a photo takes, beside the networks alone (ARGS=--write)
 	$(PY) -m benchmarks.latency $(ARGS)
 
+# --- Deploy -----------------------------------------------------------------------
+
+.PHONY: secrets
+secrets: ## Draw the secrets of compose.yaml that are missing, into deploy/secrets
+	@$${PYTHON:-python3} deploy/draw_secrets.py
+
+.PHONY: lock
+lock: venv ## Write the images' requirements with hashes, from requirements.txt
+	$(PY) deploy/lock.py
+
+.PHONY: audit
+audit: venv ## Ask for known weaknesses of what the images hold (needs the network)
+	@$(PY) deploy/audit.py
+
 # --- Tidy -------------------------------------------------------------------------
 
 .PHONY: clean

@@ -27,6 +27,14 @@ OURS = [name for name in NAMES if str(SERVICES[name]["image"]).startswith("mien-
 SITE = [name for name in NAMES if SERVICES[name].get("build", {}).get("context") == "."]
 
 
+def draw_secrets(folder: Path) -> None:
+    subprocess.run(
+        [sys.executable, str(ROOT / "deploy/draw_secrets.py"), str(folder)],
+        check=True,
+        capture_output=True,
+    )
+
+
 def dockerfile(path: str) -> str:
     return (ROOT / path / "Dockerfile").read_text(encoding="utf-8")
 
@@ -125,14 +133,9 @@ def test_only_the_proxy_is_reached_from_outside() -> None:
 
 
 def test_every_secret_is_drawn_once_and_kept(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "deploy/draw_secrets.py"),
-        str(tmp_path / "s"),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    draw_secrets(tmp_path / "s")
     first = {path.name: path.read_text() for path in (tmp_path / "s").iterdir()}
-    subprocess.run(command, check=True, capture_output=True)
+    draw_secrets(tmp_path / "s")
 
     assert set(COMPOSE["secrets"]) <= set(first)
     assert first == {p.name: p.read_text() for p in (tmp_path / "s").iterdir()}
@@ -164,11 +167,7 @@ def test_command_of_the_site_exists(name: str) -> None:
 def test_settings_load_from_its_variables_and_secrets(tmp_path: Path) -> None:
     """Web's and a worker's, with the drawn secrets at their place."""
     folder = tmp_path / "s"
-    subprocess.run(
-        [sys.executable, str(ROOT / "deploy/draw_secrets.py"), str(folder)],
-        check=True,
-        capture_output=True,
-    )
+    draw_secrets(folder)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MIEN_")}
     for name in ("web", "inference"):
         given = {
@@ -203,11 +202,7 @@ def test_settings_load_from_its_variables_and_secrets(tmp_path: Path) -> None:
 
 def test_broker_takes_its_command_and_its_password_alone(tmp_path: Path) -> None:
     install_missing()
-    subprocess.run(
-        [sys.executable, str(ROOT / "deploy/draw_secrets.py"), str(tmp_path / "s")],
-        check=True,
-        capture_output=True,
-    )
+    draw_secrets(tmp_path / "s")
     port = free_port()
     words = [
         word.replace("/run/secrets", str(tmp_path / "s"))
@@ -217,12 +212,8 @@ def test_broker_takes_its_command_and_its_password_alone(tmp_path: Path) -> None
     try:
         services._launch(
             [
-                program(words[0]),
-                *words[1:],
-                "--port",
-                str(port),
-                "--dir",
-                str(tmp_path),
+                *(program(words[0]), *words[1:]),
+                *("--port", str(port), "--dir", str(tmp_path)),
             ],
             "redis.log",
         )
@@ -259,13 +250,8 @@ def test_what_the_image_runs_is_in_it() -> None:
 
 
 def test_locks_hold_what_the_project_pins_and_hashes_of_all() -> None:
-    pins = dict(
-        re.findall(
-            r"^([\w.-]+)(?:\[\w+\])?==(\S+)$",
-            (ROOT / "requirements.txt").read_text(),
-            re.M,
-        )
-    )
+    asked = (ROOT / "requirements.txt").read_text()
+    pins = dict(re.findall(r"^([\w.-]+)(?:\[\w+\])?==(\S+)$", asked, re.M))
     for image in ("serving", "serving-gpu", "training"):
         text = (ROOT / f"deploy/requirements/{image}.lock").read_text()
         locked = dict(re.findall(r"^([\w.-]+)==(\S+) \\$", text, re.M))
