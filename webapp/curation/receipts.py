@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,6 +48,19 @@ class Receipt:
     @property
     def photo(self) -> Photo:
         return self.flag.face.photo
+
+
+TrainedStep = Callable[[Correction], Step | None]
+
+
+def no_training(flag: Correction) -> Step | None:
+    """Where nothing is trained nothing more can be told."""
+    return None
+
+
+trained_step: TrainedStep = no_training
+"""What became of the face after its review. Training lies above this room and puts
+its own in place as the site starts."""
 
 
 def receipt_secret(flag_id: uuid.UUID) -> str:
@@ -120,7 +134,8 @@ def _steps(flag: Correction, consensus: Consensus | None) -> tuple[Step, ...]:
             done=decided,
             done_at=consensus.decided_at if consensus and decided else None,
         ),
-        Step(
+        trained_step(flag)
+        or Step(
             "trained",
             "Learned from",
             "It is taken into the next data set that the model is trained on."

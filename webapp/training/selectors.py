@@ -1,0 +1,366 @@
+"""What pages, the API and the command line read of training."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Count, QuerySet
+
+from webapp.core.errors import NotFound
+from webapp.curation.models import Correction
+from webapp.curation.receipts import Step
+from webapp.photos.models import Prediction
+from webapp.photos.selectors import EMOTION_WORDS
+from webapp.registry.models import ModelVersion, Promotion
+from webapp.registry.selectors import get_champion
+from webapp.training.models import (
+    UNFINISHED,
+    DatasetSnapshot,
+    DriftReading,
+    FaceComparison,
+    GateOutcome,
+    RunLine,
+    RunState,
+    Shadow,
+    SnapshotFace,
+    Split,
+    TrainingRun,
+)
+from webapp.training.services.lineage import versions_with_gone_faces
+from webapp.training.services.promotion import version_before
+from webapp.training.services.triggers import labels_since_last_run
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Where training stands. ``unfinished`` is the run under way, ``before`` the
+    version that a rollback would bring back."""
+
+    champion: ModelVersion | None
+    before: ModelVersion | None
+    unfinished: TrainingRun | None
+    last: TrainingRun | None
+    new_labels: int
+    labels_needed: int
+    has_data_folder: bool
+    promotes_itself: bool
+
+
+def training_figures() -> Figures:
+    """Everything that the overview shows."""
+    return Figures(
+        champion=get_champion(),
+        before=version_before(),
+        unfinished=all_runs().filter(state__in=UNFINISHED).first(),
+        last=all_runs().exclude(state__in=UNFINISHED).first(),
+        new_labels=labels_since_last_run(),
+        labels_needed=settings.RETRAIN_AFTER_LABELS,
+        has_data_folder=bool(settings.DATASET_DIR),
+        promotes_itself=settings.AUTO_PROMOTE,
+    )
+
+
+def all_runs() -> QuerySet[TrainingRun]:
+    """Newest first."""
+    return TrainingRun.objects.select_related(
+        "parent", "start", "candidate", "snapshot", "requested_by"
+    )
+
+
+def get_run(*, number: int) -> TrainingRun:
+    """By its number; ``NotFound`` where there is none."""
+    run = all_runs().filter(number=number).first()
+    if run is None:
+        raise NotFound(f"There is no run {number}.")
+    return run
+
+
+def run_lines(*, run: TrainingRun, after: int = 0) -> QuerySet[RunLine]:
+    """The log, from after the line with that key on."""
+    return RunLine.objects.filter(run=run, pk__gt=after)
+
+
+def seconds_left(*, run: TrainingRun, now: datetime) -> float | None:
+    """How long a running run still takes, were it to go on as it does; None where
+    that cannot be told yet."""
+    if run.state != RunState.RUNNING or run.started_at is None:
+        return None
+    if not run.progress_total or not run.progress_done:
+        return None
+    durations = [row["duration_seconds"] for row in run.curves]
+    share_left = 1 - run.progress_done / run.progress_total
+    if durations:
+        epochs = run.config.get("epochs", len(durations))
+        return float(share_left * epochs * sum(durations) / len(durations))
+    spent = (now - run.started_at).total_seconds()
+    return float(spent * share_left / (1 - share_left))
+
+
+def face_comparisons(
+    *, run: TrainingRun, held_out: bool | None = None
+) -> QuerySet[FaceComparison]:
+    """Curated faces as parent and candidate read them, those that changed first;
+    ``held_out`` keeps those that judged (True) or that trained (False). Erased faces
+    are not among them; whoever shows one must look for its consent still."""
+    rows = (
+        FaceComparison.objects.filter(
+            run=run, face__photo__training_consent_at__isnull=False
+        )
+        .select_related("snapshot_face", "face__photo")
+        .defer("face__crop")
+        .order_by("-broken", "-fixed", "pk")
+    )
+    if held_out is None:
+        return rows
+    split = Split.EVALUATION if held_out else Split.TRAIN
+    return rows.filter(snapshot_face__split=split)
+
+
+def all_snapshots() -> QuerySet[DatasetSnapshot]:
+    """Newest first, with ``gone``: how many of their faces may not be used any more
+    (as far as that is marked, which happens every minute)."""
+    return DatasetSnapshot.objects.annotate(gone=Count("faces__gone_at"))
+
+
+def get_snapshot(*, number: int) -> DatasetSnapshot:
+    """By its number; ``NotFound`` where there is none."""
+    snapshot = all_snapshots().filter(number=number).first()
+    if snapshot is None:
+        raise NotFound(f"There is no data set {number}.")
+    return snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version with where it comes from. ``gone_faces`` counts faces that it learned
+    from and that may not be used any more: where it is not 0, a head run makes one
+    without them."""
+
+    version: ModelVersion
+    run: TrainingRun | None
+    gone_faces: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the frozen evaluation set or, where it shipped, on validation."""
+        metrics = self.version.manifest.get("metrics", {})
+        for name in ("frozen_evaluation", "validation"):
+            value = metrics.get(name, {}).get("consensus", {}).get("accuracy")
+            if value is not None:
+                return float(value)
+        return None
+
+    @property
+    def outcome(self) -> str:
+        return self.run.outcome if self.run else ""
+
+
+def version_rows() -> list[VersionRow]:
+    """Every version, newest first."""
+    gone = versions_with_gone_faces()
+    made_by = {
+        run.candidate_id: run for run in all_runs().filter(candidate__isnull=False)
+    }
+    return [
+        VersionRow(version, made_by.get(version.pk), gone.get(version.pk, 0))
+        for version in ModelVersion.objects.select_related("parent")
+    ]
+
+
+def get_version(*, version: str) -> VersionRow:
+    """By its name; ``NotFound`` where there is none."""
+    row = ModelVersion.objects.select_related("parent").filter(version=version).first()
+    if row is None:
+        raise NotFound(f"There is no version {version[:80]!r}.")
+    run = all_runs().filter(candidate=row).first()
+    return VersionRow(row, run, versions_with_gone_faces().get(row.pk, 0))
+
+
+def promotions() -> QuerySet[Promotion]:
+    """Who made which version champion, newest first."""
+    return Promotion.objects.select_related("model_version", "previous", "promoted_by")
+
+
+def needs_reason(*, version: ModelVersion) -> bool:
+    """Whether somebody must say why, before this version may serve: the gate did not
+    say promote, or said so against another champion."""
+    run = TrainingRun.objects.filter(candidate=version).first()
+    champion = get_champion()
+    return (
+        run is None
+        or run.outcome != GateOutcome.PROMOTE
+        or (champion is not None and champion.pk != run.parent_id)
+    )
+
+
+def shadows() -> QuerySet[Shadow]:
+    """Newest first."""
+    return Shadow.objects.select_related("candidate", "champion", "requested_by")
+
+
+def drift_readings(*, days: int = 30) -> list[DriftReading]:
+    """The champion's latest readings, oldest first."""
+    champion = get_champion()
+    if champion is None:
+        return []
+    rows = DriftReading.objects.filter(model_version=champion).order_by("-day")
+    return list(reversed(rows[:days]))
+
+
+def drift_warnings() -> list[dict[str, Any]]:
+    """The measures of the latest reading that are past their threshold."""
+    latest = drift_readings(days=1)
+    return [row for reading in latest for row in reading.measures if row["warns"]]
+
+
+def trained_step(*, flag: Correction) -> Step | None:
+    """The receipt's last step: which data set has the face, which version learned from
+    it, and what the model says now. None while no data set has it."""
+    rows = list(
+        SnapshotFace.objects.filter(face=flag.face_id)
+        .exclude(split=Split.SET_ASIDE)
+        .select_related("snapshot")
+        .order_by("snapshot__number")
+    )
+    if not rows:
+        return None
+    run = (
+        TrainingRun.objects.filter(
+            state=RunState.DONE, snapshot__in=[row.snapshot_id for row in rows]
+        )
+        .select_related("candidate", "snapshot")
+        .order_by("number")
+        .first()
+    )
+    if run is None or run.candidate is None or run.snapshot is None:
+        words = f"It is in data set {rows[0].snapshot.number}, which waits for its run."
+        return Step("trained", "Learned from", words, done=False)
+    split = next(row.split for row in rows if row.snapshot_id == run.snapshot_id)
+    where = f"It is in data set {run.snapshot.number}"
+    words = (
+        f"{where}, and version {run.candidate.version} learned from it."
+        if split == Split.TRAIN
+        else f"{where}, among the faces that judge: version {run.candidate.version} "
+        "was held against it."
+    )
+    served = (
+        promotions()
+        .filter(
+            model_version__training_run__snapshot__in=[row.snapshot_id for row in rows]
+        )
+        .last()
+    )
+    if served is None:
+        words += " It does not serve: people, or the gate, have not let it."
+    else:
+        words += f" Since {served.created_at:%-d %B %Y} such a version serves."
+    return Step(
+        "trained",
+        "Learned from",
+        f"{words} {_says_now(flag.face_id)}".strip(),
+        done=True,
+        done_at=run.ended_at,
+    )
+
+
+def _says_now(face_id: uuid.UUID) -> str:
+    champion = get_champion()
+    said = Prediction.objects.filter(face=face_id, model_version=champion).first()
+    if said is None:
+        return ""
+    if said.not_sure:
+        return "The model now says that it is not sure."
+    label = max(EMOTION_WORDS, key=lambda emotion: float(getattr(said, emotion)))
+    return f"The model now says {EMOTION_WORDS[label].lower()}."
+
+
+def model_card(*, version: ModelVersion) -> str:
+    """What a person must know of a version before using it, as Markdown."""
+    row = get_version(version=version.version)
+    manifest: dict[str, Any] = version.manifest
+    retraining: dict[str, Any] = manifest.get("training", {}).get("retraining", {})
+    lines = [f"# {version.version}", ""]
+    lines += [
+        f"- Network: {manifest['architecture']}, "
+        f"{manifest['size_bytes'] / 1e6:.1f} MB, SHA-256 `{version.sha256}`",
+        f"- Made: {manifest['created_at']}"
+        + (f", from {version.parent.version}" if version.parent else ""),
+        "- Says: " + ", ".join(manifest["labels"]),
+        f"- Not sure below {manifest['calibration']['not_sure_below']:.2f}; "
+        f"temperature {manifest['calibration']['temperature']:.3f}",
+    ]
+    if retraining:
+        counts = retraining["snapshot"]["counts"]
+        lines += [
+            "",
+            "## Data",
+            "",
+            f"Data set {retraining['snapshot']['number']} "
+            f"(SHA-256 `{retraining['snapshot']['sha256']}`): "
+            f"{sum(counts['train'].values())} curated faces trained, "
+            f"{sum(counts['evaluation'].values())} judged, joined with "
+            f"{retraining['snapshot']['base']['train']} of the base. A "
+            f"{retraining['mode']} run, seed {retraining['seed']}.",
+        ]
+        if row.gone_faces:
+            lines.append(
+                f"\n{row.gone_faces} of the faces that it learned from may not be used "
+                "any more: a head run makes a version without them."
+            )
+    for name, sources in manifest.get("metrics", {}).items():
+        for source, report in sources.items():
+            lines += ["", *_card_table(f"{name.replace('_', ' ')}, {source}", report)]
+    if row.run is not None:
+        lines += ["", "## What the gate said", "", f"**{row.run.outcome}**", ""]
+        lines += [f"- {found['reason']}" for found in row.run.decision["findings"]]
+        lines += [f"- {note}" for note in row.run.decision["notes"]]
+        slices = row.run.report.get("slices", [])
+        if slices:
+            lines += ["", "| slice | faces | accuracy | before |", "|---|---|---|---|"]
+            lines += [
+                f"| {part['name']} | {part['faces']} | {_percent(part['candidate'])} | "
+                f"{_percent(part['champion'])} |"
+                for part in slices
+            ]
+    lines += ["", "## Limits", "", *_LIMITS]
+    return "\n".join(lines) + "\n"
+
+
+_LIMITS = (
+    "It reads what a face looks like, not what a person feels. It knows four words; "
+    'a face that shows another emotion gets one of them, or "not sure". It is worse '
+    "on dark, blurred, small and turned faces, and it was not tested for how evenly it "
+    "treats people of different age, sex or skin.",
+    "",
+    "Not for work, schools or policing: the EU AI Act forbids inferring emotions at "
+    "work and in education (article 5).",
+)
+
+
+def _card_table(title: str, report: dict[str, Any]) -> list[str]:
+    low, high = report["intervals"]["accuracy"]
+    head = [
+        f"## On {title}",
+        "",
+        f"{report['n']} faces: accuracy {_percent(report['accuracy'])} (95 %: "
+        f"{_percent(low)} to {_percent(high)}), macro F1 {report['macro_f1']:.3f}, "
+        f"calibration error {report['ece']:.3f}, sure of "
+        f"{_percent(report['coverage'])} of them and right there in "
+        f"{_percent(report['covered_accuracy'])}.",
+        "",
+        "| emotion | precision | recall | faces |",
+        "|---|---|---|---|",
+    ]
+    return head + [
+        f"| {name} | {_percent(row['precision'])} | {_percent(row['recall'])} | "
+        f"{row['support']} |"
+        for name, row in report["per_class"].items()
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
