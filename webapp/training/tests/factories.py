@@ -6,6 +6,7 @@ import io
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from django.utils import timezone
@@ -18,6 +19,8 @@ from webapp.curation.models import Consensus, Correction, QueueItem, Reason, Sou
 from webapp.curation.tests.factories import FaceFactory, ReadPhotoFactory
 from webapp.photos.models import Face, Photo
 from webapp.registry.models import ModelVersion
+from webapp.training.models import TrainingRun
+from webapp.training.services import runs
 
 
 def png(image: Image.Image) -> bytes:
@@ -82,3 +85,13 @@ class Labeller:
 
     def faces(self, per_emotion: int) -> list[Face]:
         return [self.face(emotion) for emotion in EMOTIONS for _ in range(per_emotion)]
+
+
+def head_run(**given: Any) -> TrainingRun:
+    """A head run, from the wish to its end."""
+    run = runs.request_run(mode="head", requested_by=None, **given)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    runs.run_claimed(run=claimed)
+    run.refresh_from_db()
+    return run

@@ -1,30 +1,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from ml.inference import EmotionClassifier
+from webapp.accounts.models import User
+from webapp.curation.tests.factories import PersonFactory
+from webapp.photos.services.erasure import delete_photo
+from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import read_model_file
+from webapp.training.errors import (
+    AlreadyRunning,
+    NotAllowed,
+    NothingNew,
+    RunRefused,
+)
 from webapp.training.models import (
+    MAX_ATTEMPTS,
     FaceComparison,
     RunState,
+    SnapshotFace,
+    Split,
     TrainingRun,
 )
 from webapp.training.services import runs
-from webapp.training.tests.factories import Labeller
+from webapp.training.tests.factories import Labeller, head_run
 
 pytestmark = pytest.mark.django_db
-
-
-def head_run(**given: object) -> TrainingRun:
-    """A head run, from the wish to its end."""
-    run = runs.request_run(mode="head", requested_by=None, **given)  # type: ignore[arg-type]
-    claimed = runs.claim_run(run_id=run.pk)
-    assert claimed is not None
-    runs.run_claimed(run=claimed)
-    run.refresh_from_db()
-    return run
 
 
 def test_head_run_makes_a_judged_candidate(labeller: Labeller) -> None:
@@ -34,19 +44,318 @@ def test_head_run_makes_a_judged_candidate(labeller: Labeller) -> None:
 
     assert run.state == RunState.DONE, run.message
     assert run.outcome == run.decision["outcome"] == "promote", run.decision
-    candidate = run.candidate
+    candidate, snapshot = run.candidate, run.snapshot
     assert candidate is not None
+    assert snapshot is not None
     assert candidate.parent == run.start
     assert not candidate.is_champion
     loaded = EmotionClassifier(*read_model_file(candidate))
     assert loaded.manifest.version == candidate.version
     retraining = loaded.manifest.training["retraining"]
-    assert retraining["snapshot"]["sha256"] == run.snapshot.sha256  # type: ignore[union-attr]
+    assert retraining["snapshot"]["sha256"] == snapshot.sha256
     assert FaceComparison.objects.filter(run=run).count() == 32
     names = [row["name"] for row in run.report["sets"]]
     assert names == ["the frozen evaluation set", "the curated hold-out"]
+    assert run.report["sets"][0]["faces"] == snapshot.base["evaluation"] + sum(
+        snapshot.counts["evaluation"].values()
+    )
     flags = run.report["flags"]
     assert flags["faces"] == 32
     assert flags["candidate"] >= flags["champion"] > 25
+    assert "more labels would do" in run.decision["notes"][0]
     assert run.lines.count() > 3
     json.dumps([run.report, run.decision], allow_nan=False)
+
+
+def test_same_snapshot_seed_and_machine_give_the_same_model_and_metrics(
+    labeller: Labeller, settings: LazySettings
+) -> None:
+    labeller.faces(5)
+    first = head_run()
+    TrainingRun.objects.filter(pk=first.pk).update(seed=99)
+
+    second = head_run()
+
+    assert first.snapshot == second.snapshot
+    assert first.candidate.sha256 == second.candidate.sha256  # type: ignore[union-attr]
+    for run in (first, second):
+        del run.report["latency"]
+    assert first.report == second.report
+
+
+def test_without_labels_there_is_no_run_and_it_says_so(champion: ModelVersion) -> None:
+    with pytest.raises(NothingNew, match="Label some faces first"):
+        runs.request_run(mode="head", requested_by=None)
+
+    assert not TrainingRun.objects.exists()
+
+
+def test_nothing_new_since_the_last_run_starts_none(labeller: Labeller) -> None:
+    labeller.faces(3)
+    head_run()
+
+    with pytest.raises(NothingNew, match="Nothing is new since run 1"):
+        runs.request_run(mode="head", requested_by=None)
+    assert TrainingRun.objects.count() == 1
+
+    labeller.faces(1)
+    assert runs.request_run(mode="head", requested_by=None).number == 2
+
+
+def test_same_labels_with_another_setting_are_worth_a_run(labeller: Labeller) -> None:
+    labeller.faces(2)
+    head_run()
+
+    run = head_run(config={"curated_weight": 20})
+
+    assert run.config["curated_weight"] == 20.0
+    assert run.snapshot.number == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"mode": "quick"}, "head or full"),
+        ({"mode": "head", "seed": -1}, "whole number"),
+        ({"mode": "head", "config": {"epochs": 3}}, "no setting 'epochs'"),
+        ({"mode": "head", "config": {"stay": "much"}}, "must be a float"),
+        ({"mode": "head", "config": {"keep_answers": 1}}, "must be a bool"),
+        ({"mode": "head", "config": {"curated_weight": -1}}, "between 0 and 1000"),
+        ({"mode": "full", "config": {"epochs": 0}}, "between 1 and 1000"),
+        ({"mode": "full"}, "Set FER_DATASET_DIR"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_words(
+    labeller: Labeller, given: dict[str, Any], words: str
+) -> None:
+    labeller.faces(1)
+    with pytest.raises(RunRefused, match=words):
+        runs.request_run(requested_by=None, **given)
+    assert not TrainingRun.objects.exists()
+
+
+def test_only_admins_train_and_cancel(labeller: Labeller, admin: User) -> None:
+    labeller.faces(1)
+    annotator = PersonFactory()
+    with pytest.raises(NotAllowed):
+        runs.request_run(mode="head", requested_by=annotator)
+    run = runs.request_run(mode="head", requested_by=admin)
+    with pytest.raises(NotAllowed):
+        runs.cancel_run(run=run, cancelled_by=annotator)
+
+
+def test_second_run_waits_for_nobody_it_is_refused(labeller: Labeller) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+
+    with pytest.raises(AlreadyRunning):
+        runs.request_run(mode="head", requested_by=None, seed=1)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        TrainingRun.objects.create(
+            number=2,
+            mode="head",
+            parent=run.parent,
+            start=run.start,
+            queued_at=timezone.now(),
+        )
+
+
+def test_a_run_is_claimed_once(labeller: Labeller) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+
+    assert runs.claim_run(run_id=run.pk) is not None
+    assert runs.claim_run(run_id=run.pk) is None
+
+
+def test_waiting_run_is_cancelled_at_once(labeller: Labeller, admin: User) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+
+    assert runs.cancel_run(run=run, cancelled_by=admin)
+
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+    assert run.cancelled_by == admin
+    assert runs.claim_run(run_id=run.pk) is None
+    assert not runs.cancel_run(run=run, cancelled_by=admin)
+
+
+def test_running_run_hears_that_it_is_cancelled(labeller: Labeller) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+
+    assert runs.cancel_run(run=run, cancelled_by=None)
+    runs.run_claimed(run=claimed)
+
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+    assert not ModelVersion.objects.filter(shipped=False).exists()
+
+
+def dead(run: TrainingRun) -> None:
+    """Its worker has not been heard of for a minute."""
+    TrainingRun.objects.filter(pk=run.pk).update(
+        lease_expires_at=timezone.now() - timedelta(minutes=1)
+    )
+
+
+def test_run_of_a_dead_worker_goes_on_and_the_old_one_writes_nothing(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(2)
+    run = runs.request_run(mode="head", requested_by=None)
+    late = runs.claim_run(run_id=run.pk)
+    assert late is not None
+    dead(run)
+
+    assert runs.sweep_runs() >= 1
+    second = runs.claim_run(run_id=run.pk)
+    assert second is not None
+    runs.run_claimed(run=late)
+    run.refresh_from_db()
+    assert run.state == RunState.RUNNING
+    assert run.lease_token == second.lease_token
+    runs.run_claimed(run=second)
+
+    run.refresh_from_db()
+    assert run.state == RunState.DONE, run.message
+    assert run.attempts == 2
+    assert ModelVersion.objects.filter(shipped=False).count() == 1
+
+
+def test_run_whose_workers_always_die_is_given_up_with_a_reason(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    for _ in range(MAX_ATTEMPTS):
+        assert runs.claim_run(run_id=run.pk) is not None
+        dead(run)
+        runs.sweep_runs()
+
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+    assert "died 6 times" in run.message
+    assert runs.claim_run(run_id=run.pk) is None
+
+
+def test_cancelled_run_of_a_dead_worker_is_cancelled_by_the_sweep(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    runs.claim_run(run_id=run.pk)
+    runs.cancel_run(run=run, cancelled_by=None)
+    dead(run)
+
+    runs.sweep_runs()
+
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+
+
+def test_face_erased_before_training_teaches_nothing(labeller: Labeller) -> None:
+    faces = labeller.faces(3)
+    run = runs.request_run(mode="head", requested_by=None)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    for face in faces[1:]:
+        delete_photo(photo=face.photo)
+
+    runs.run_claimed(run=claimed)
+
+    run.refresh_from_db()
+    kept = SnapshotFace.objects.get()
+    assert kept.face_key == faces[0].pk
+    if kept.split == Split.TRAIN:
+        assert run.state == RunState.DONE
+    else:
+        assert "No labelled face is left" in run.message
+
+
+def test_run_with_a_damaged_champion_fails_with_a_sentence(
+    labeller: Labeller, champion: ModelVersion, home: Any
+) -> None:
+    labeller.faces(1)
+    (home / "media" / champion.file_name).write_bytes(b"no model")
+
+    run = head_run()
+
+    assert run.state == RunState.FAILED
+    assert "Restore its file" in run.message
+
+
+def test_snapshot_that_was_changed_is_not_trained_on(labeller: Labeller) -> None:
+    labeller.faces(2)
+    first = head_run()
+    SnapshotFace.objects.filter(snapshot=first.snapshot, label="happy").update(
+        label="sad"
+    )
+    run = runs.request_run(mode="head", requested_by=None, seed=1)
+    TrainingRun.objects.filter(pk=run.pk).update(snapshot=first.snapshot)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+
+    runs.run_claimed(run=claimed)
+
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+    assert "its hash differs" in run.message
+
+
+def test_face_of_the_frozen_evaluation_set_never_trains(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an import of the folder that the evaluation set was made of."""
+    from webapp.training.services import base
+    from webapp.training.services.snapshots import decode_crop
+
+    faces = labeller.faces(2)
+    original: Callable[..., Any] = base.load_base_features
+
+    def with_known(classifier: EmotionClassifier) -> Any:
+        data, digest = original(classifier)
+        crop = decode_crop(bytes(faces[0].crop), classifier.manifest.input)
+        feature = classifier.features(crop[None]).astype("f2").astype("f4")
+        data.evaluation_features[0] = feature[0]
+        return data, digest
+
+    monkeypatch.setattr(base, "load_base_features", with_known)
+    SnapshotFace.objects.all().delete()
+    run = head_run()
+
+    left_out = run.lines.filter(text__contains="1 curated faces are left out")
+    in_train = SnapshotFace.objects.get(face_key=faces[0].pk).split == Split.TRAIN
+    assert left_out.exists() == in_train
+
+
+def test_command_line_follows_a_run_to_its_end(
+    labeller: Labeller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CommandError) as refused:
+        call_command("retrain", "--here")
+    assert refused.value.returncode == 3
+    labeller.faces(6)
+
+    call_command("retrain", "--mode", "head", "--here", "--set", "curated_weight=4")
+
+    said = capsys.readouterr().out
+    assert "Version mien-1-head-1: promote" in said
+    assert "manage.py promote mien-1-head-1" in said
+    call_command("promote", "mien-1-head-1")
+    assert ModelVersion.objects.get(is_champion=True).version == "mien-1-head-1"
+    call_command("rollback", "--reason", "only trying")
+    assert ModelVersion.objects.get(is_champion=True).version == "mien-1"
+    with pytest.raises(CommandError, match="no earlier version"):
+        call_command("rollback")
+    with pytest.raises(CommandError, match="There is no version 'x'; there are"):
+        call_command("promote", "x")
+    with pytest.raises(CommandError, match="There is nobody"):
+        call_command("promote", "mien-1-head-1", "--by", "nobody")
+    with pytest.raises(CommandError, match="NAME=VALUE"):
+        call_command("retrain", "--set", "stay")
+    with pytest.raises(CommandError, match="must be a number"):
+        call_command("retrain", "--set", "stay=much")
