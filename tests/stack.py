@@ -205,12 +205,18 @@ class Stack:
         ).stdout
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, kind: str = ""
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        own: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """Status and JSON (or text) of one request, as ``headers`` say it came."""
+        """Status and JSON (or text) of one request, which came as ``own`` or else
+        ``headers`` say."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            headers = dict(self.headers)
+            headers = dict(self.headers if own is None else own)
             if kind:
                 headers["Content-Type"] = kind
             connection.request(method, path, body, headers)
@@ -222,7 +228,7 @@ class Stack:
             return response.status, json.loads(data)
         return response.status, data.decode()
 
-    def upload(self, image: bytes) -> str:
+    def upload(self, image: bytes, own: Mapping[str, str] | None = None) -> str:
         """Give a photo; the path of its result."""
         boundary = uuid.uuid4().hex
         head = (
@@ -231,9 +237,8 @@ class Stack:
             "Content-Type: image/jpeg\r\n\r\n"
         )
         body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
-        status, photo = self.request(
-            "POST", "/api/v1/photos", body, f"multipart/form-data; boundary={boundary}"
-        )
+        kind = f"multipart/form-data; boundary={boundary}"
+        status, photo = self.request("POST", "/api/v1/photos", body, kind, own)
         assert status == 202, photo
         return f"/api/v1/photos/{photo['id']}?secret={photo['secret']}"
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +27,7 @@ from tests.production import (
     WORKERS,
     production,
 )
-from tests.stack import Stack, processes_of
+from tests.stack import ROOT, Stack, environment, processes_of
 
 PHOTOS = 60
 
@@ -36,6 +41,13 @@ def stack() -> Iterator[Stack]:
             running.wait_for("ready in")
             yield running
         assert processes_of(home) == []
+
+
+def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def workers(stack: Stack) -> list[psutil.Process]:
@@ -160,6 +172,84 @@ def test_cookies_and_headers_are_those_of_a_public_site(stack: Stack) -> None:
         assert "Secure" in cookie
         assert "HttpOnly" in cookie
     assert "unsafe" not in response.headers["Content-Security-Policy"]
+
+
+def test_release_is_replaced_while_photos_come_in(stack: Stack) -> None:
+    """Web by SIGHUP, then one worker after the other: what compose and systemd do."""
+    image = encode(astronaut().resize((256, 256)))
+    paths: list[str] = []
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def upload() -> None:
+        own = {**AS_THE_PROXY, "X-Forwarded-For": "192.0.2.55"}
+        while not stop.wait(0.6):
+            try:
+                paths.append(stack.upload(image, own))
+            except (AssertionError, OSError, http.client.HTTPException) as error:
+                errors.append(error)
+
+    uploader = threading.Thread(target=upload)
+    uploader.start()
+    try:
+        web = stack.service("web")
+        before = {child.pid for child in web.children()}
+        web.send_signal(signal.SIGHUP)
+        eventually(
+            lambda: (
+                not before & {child.pid for child in web.children()}
+                and len(web.children()) == WEB_PROCESSES
+            )
+        )
+        for worker in workers(stack):
+            worker.terminate()
+            eventually(lambda worker=worker: not worker.is_running())
+            eventually(lambda: len(workers(stack)) == WORKERS)
+    finally:
+        stop.set()
+        uploader.join()
+
+    assert errors == []
+    assert len(paths) > 5
+    for path in paths:
+        assert stack.result(path)["status"] == "done"
+
+
+def test_backup_of_production_comes_back_on_one_machine(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """From PostgreSQL and S3 to SQLite and a folder."""
+    photo = stack.result(stack.upload(encode(astronaut())))
+    said = stack.manage("backup", str(tmp_path / "b.tar"), MIEN_DEMO="0")
+    assert "files" in said
+    alone = environment(tmp_path / "home", {"MIEN_DEMO": "1"})
+
+    def manage(*words: str) -> str:
+        result = subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env=alone,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    manage("bootstrap", "--without-static")
+    manage("restore", str(tmp_path / "b.tar"))
+    manage("restore", str(tmp_path / "b.tar"), "--replace")
+
+    found = manage(
+        "shell",
+        "--no-imports",
+        "-c",
+        "from webapp.photos.models import Photo\n"
+        "from webapp.photos.selectors import get_photo_result as r\n"
+        "from django.core.files.storage import default_storage as d\n"
+        f"p = Photo.objects.get(pk='{photo['id']}')\n"
+        "print(r(photo=p).faces[0].label, d.size(p.file_name) > 1000)",
+    )
+    assert found.split() == [photo["faces"][0]["label"], "True"]
 
 
 def test_no_known_password_opens_it(stack: Stack) -> None:

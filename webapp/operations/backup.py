@@ -273,6 +273,8 @@ def _restore_files(archive: tarfile.TarFile, manifest: dict[str, Any]) -> set[st
         name[len(_FILES) :] for name in manifest["sha256"] if name.startswith(_FILES)
     }
     for name in sorted(names):
+        # Else the store would choose another name for the second of the same.
+        default_storage.delete(name)
         default_storage.save(name, ContentFile(_read(archive, _FILES + name)))
     return names
 
