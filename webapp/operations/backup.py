@@ -46,8 +46,15 @@ _MANIFEST: Final = "manifest.json"
 _CHUNK: Final = 1024 * 1024
 _FILE_NAME: Final = re.compile(r"[\w-]+(/[\w.-]+)+")
 
-# Sessions end with a restore: who was logged in logs in again.
-_LEFT_OUT: Final = frozenset({"sessions.session", "operations.presence"})
+# Sessions end with a restore: who was logged in logs in again. The beat's mark of its
+# last change is made anew when its schedule is saved.
+_LEFT_OUT: Final = frozenset(
+    {
+        "sessions.session",
+        "operations.presence",
+        "django_celery_beat.periodictasks",
+    }
+)
 
 
 class BackupError(Exception):

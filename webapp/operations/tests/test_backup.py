@@ -14,6 +14,7 @@ from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from webapp.accounts import audit
 from webapp.accounts.models import User
@@ -62,6 +63,8 @@ def test_everything_comes_back_to_the_last_byte(
 ) -> None:
     person = User.objects.create_user("eve", password="secret-of-eve-1")
     audit.record(actor=person, action="tested", subject="backup")
+    every = IntervalSchedule.objects.create(every=2, period=IntervalSchedule.SECONDS)
+    PeriodicTask.objects.create(name="sweep", task="sweep", interval=every)
     with default_storage.open(read_photo.file_name) as handle:
         picture = handle.read()
     before = snapshot()
