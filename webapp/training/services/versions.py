@@ -1,0 +1,82 @@
+"""Any two versions side by side, on faces that neither learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ml.inference import EmotionClassifier
+from ml.labels import EMOTIONS
+from webapp.core.errors import DomainError
+from webapp.registry.models import ModelVersion
+from webapp.training.errors import CannotCompare
+from webapp.training.models import DatasetSnapshot, Split
+from webapp.training.services.base import (
+    body_sha256,
+    load_base_features,
+    load_version,
+)
+from webapp.training.services.comparing import JudgedFaces, Verdict, compare
+from webapp.training.services.snapshots import read_crops, usable_faces
+
+
+def compare_versions(*, left: ModelVersion, right: ModelVersion) -> Verdict:
+    """What the gate would say of ``right``, were ``left`` the champion: on the frozen
+    evaluation set and the hold-out of the latest data set, as far as both can be
+    asked. Takes about a second. Raises ``CannotCompare`` or ``RunFailed``."""
+    if left.pk == right.pk:
+        raise CannotCompare("Choose two different versions to compare.")
+    champion, _ = load_version(left)
+    candidate, _ = load_version(right)
+    if champion.manifest.input != candidate.manifest.input:
+        raise CannotCompare(
+            f"Versions {left.version} and {right.version} take faces of different "
+            "size or colour, and the stored faces fit only one of them. Compare what "
+            "their manifests say of them."
+        )
+    return compare(
+        champion=champion,
+        candidate=candidate,
+        base=_frozen(champion, candidate),
+        curated=_hold_out(champion),
+    )
+
+
+def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
+    """The base's evaluation faces, as the body of each sees them."""
+    try:
+        data, _ = load_base_features(left)
+        other, _ = load_base_features(right)
+    except DomainError as error:
+        raise CannotCompare(str(error)) from error
+    if not np.array_equal(data.evaluation_labels, other.evaluation_labels):
+        raise CannotCompare(
+            f"The features kept for versions {left.manifest.version} and "
+            f"{right.manifest.version} are of different faces."
+        )
+    return JudgedFaces(
+        data.evaluation_labels,
+        features={
+            body_sha256(left.manifest): data.evaluation_features,
+            body_sha256(right.manifest): other.evaluation_features,
+        },
+    )
+
+
+def _hold_out(classifier: EmotionClassifier) -> JudgedFaces:
+    spec = classifier.manifest.input
+    latest = DatasetSnapshot.objects.order_by("-number").first()
+    rows = usable_faces(snapshot=latest, split=Split.EVALUATION) if latest else []
+    crops = read_crops([row.face_key for row in rows], spec)
+    words = [emotion.value for emotion in EMOTIONS]
+    there = [
+        (words.index(row.label), crop)
+        for row, crop in zip(rows, crops, strict=True)
+        if crop is not None
+    ]
+    shape = (0, spec.size_px, spec.size_px, spec.channels)
+    return JudgedFaces(
+        np.array([label for label, _ in there], np.int64),
+        crops=np.stack([crop for _, crop in there])
+        if there
+        else np.zeros(shape, np.uint8),
+    )
