@@ -105,6 +105,20 @@ cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=
 fuzz: venv ## 5,000 requests from the API's description, 20,000 changed photos
 	FUZZ_API_CASES=5000 FUZZ_INTAKE_CASES=20000 $(PY) -m pytest tests/test_fuzz.py $(ARGS)
 
+.PHONY: chaos
+chaos: venv ## Kill, lock, fill and hang what can be (SCENARIO=workers COUNT=2000)
+	$(PY) -m tests.chaos $(or $(SCENARIO),all) $(if $(COUNT),--count $(COUNT)) $(ARGS)
+
+.PHONY: load
+load: venv ## Half of what the site bears, three times of it, its memory (ARGS=)
+	$(PY) -m benchmarks.load $(ARGS)
+
+.PHONY: bench-servers
+bench-servers: venv ## Photos a second, beside bare FastAPI and LitServe (ARGS=--write)
+	$(PY) -m pip install --quiet --upgrade --target build/bench-packages \
+		-r benchmarks/requirements.txt
+	PYTHONPATH=build/bench-packages $(PY) -m benchmarks.throughput $(ARGS)
+
 .PHONY: browser
 browser: venv
 	@$(PY) -m tests.installing
