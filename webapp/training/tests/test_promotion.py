@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+from django.db import connection
+
+from ml.inference import SHIPPED_MODEL
+from tests.models import write_tiny_model
+from webapp.accounts.models import Role, User
+from webapp.core.errors import Conflict
+from webapp.curation.tests.factories import PersonFactory
+from webapp.photos.services.serving import ModelServer
+from webapp.registry.models import ModelVersion, Promotion
+from webapp.registry.selectors import get_champion
+from webapp.registry.services import register_model_version
+from webapp.training.errors import NotAllowed, ReasonNeeded
+from webapp.training.models import GateOutcome, TrainingRun
+from webapp.training.selectors import needs_reason
+from webapp.training.services.promotion import (
+    promote_version,
+    roll_back,
+    version_before,
+)
+from webapp.training.services.triggers import after_run
+from webapp.training.tests.factories import Labeller, head_run
+
+pytestmark = pytest.mark.django_db
+
+
+def candidate_of(run: TrainingRun) -> ModelVersion:
+    assert run.candidate is not None
+    return run.candidate
+
+
+@pytest.fixture
+def run(labeller: Labeller) -> TrainingRun:
+    labeller.faces(5)
+    run = head_run()
+    assert run.outcome == GateOutcome.PROMOTE, run.decision
+    return run
+
+
+def test_what_the_gate_lets_through_needs_no_reason(
+    run: TrainingRun, admin: User
+) -> None:
+    assert not needs_reason(version=candidate_of(run))
+
+    promotion = promote_version(model_version=candidate_of(run), promoted_by=admin)
+
+    assert get_champion() == candidate_of(run)
+    assert promotion.previous == run.parent
+    assert promotion.promoted_by == admin
+    assert promotion.reason == "The gate said promote (run 1)."
+
+
+@pytest.mark.parametrize("outcome", ["hold", "reject"])
+def test_what_the_gate_does_not_let_through_needs_one(
+    run: TrainingRun, admin: User, outcome: str
+) -> None:
+    TrainingRun.objects.filter(pk=run.pk).update(
+        outcome=outcome, decision={"findings": [{"reason": "Worse: much."}]}
+    )
+    assert needs_reason(version=candidate_of(run))
+
+    for empty in ("", "   "):
+        with pytest.raises(ReasonNeeded, match=f"said {outcome}: Worse: much"):
+            promote_version(
+                model_version=candidate_of(run), promoted_by=admin, reason=empty
+            )
+    assert get_champion() == run.parent
+
+    promotion = promote_version(
+        model_version=candidate_of(run), promoted_by=admin, reason="I tried it."
+    )
+    assert promotion.reason == "I tried it."
+
+
+def test_only_admins_promote_and_roll_back(run: TrainingRun) -> None:
+    judge = PersonFactory(role=Role.ADJUDICATOR)
+    with pytest.raises(NotAllowed):
+        promote_version(model_version=candidate_of(run), promoted_by=judge, reason="x")
+    with pytest.raises(NotAllowed):
+        roll_back(rolled_back_by=judge)
+
+
+def test_gates_word_holds_against_the_champion_that_it_compared_with(
+    run: TrainingRun, admin: User, tmp_path: Path
+) -> None:
+    other = register_model_version(path=write_tiny_model(tmp_path, "other"))
+    with pytest.raises(ReasonNeeded, match="was not judged"):
+        promote_version(model_version=other, promoted_by=admin)
+    promote_version(model_version=other, promoted_by=admin, reason="a trial")
+
+    assert needs_reason(version=candidate_of(run))
+    with pytest.raises(Conflict, match="but other serves by now"):
+        promote_version(model_version=candidate_of(run), promoted_by=admin)
+    promote_version(model_version=candidate_of(run), promoted_by=admin, reason="Yes.")
+    assert get_champion() == candidate_of(run)
+
+
+def test_champion_is_not_promoted_again(run: TrainingRun, admin: User) -> None:
+    promote_version(model_version=candidate_of(run), promoted_by=admin)
+    with pytest.raises(Conflict, match="serves already"):
+        promote_version(
+            model_version=candidate_of(run), promoted_by=admin, reason="again"
+        )
+    assert Promotion.objects.count() == 2
+
+
+def test_version_whose_file_was_changed_is_never_champion(
+    run: TrainingRun, admin: User, home: Path
+) -> None:
+    path = home / "media" / candidate_of(run).file_name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    with pytest.raises(Conflict, match=r"cannot serve.*The champion stays"):
+        promote_version(model_version=candidate_of(run), promoted_by=admin)
+
+    assert get_champion() == run.parent
+
+
+def test_champion_whose_file_is_changed_later_does_not_load_and_the_last_one_serves(
+    run: TrainingRun, admin: User, home: Path
+) -> None:
+    server = ModelServer()
+    assert server.champion().version == run.parent
+    promote_version(model_version=candidate_of(run), promoted_by=admin)
+    path = home / "media" / candidate_of(run).file_name
+    good = path.read_bytes()
+    path.write_bytes(SHIPPED_MODEL.read_bytes())
+
+    assert server.champion().version == run.parent
+
+    path.write_bytes(good)
+    assert server.champion().version == candidate_of(run)
+
+
+def test_running_worker_asks_before_each_photo(run: TrainingRun, admin: User) -> None:
+    server = ModelServer()
+    assert server.champion().version == run.parent
+    promote_version(model_version=candidate_of(run), promoted_by=admin)
+    assert server.champion().version == candidate_of(run)
+    roll_back(rolled_back_by=admin)
+    assert server.champion().version == run.parent
+
+
+def test_rollback_goes_back_step_by_step(
+    champion: ModelVersion, admin: User, tmp_path: Path
+) -> None:
+    names = ["a", "bb", "ccc"]
+    versions = [
+        register_model_version(path=write_tiny_model(tmp_path, name)) for name in names
+    ]
+    for version in versions:
+        promote_version(model_version=version, promoted_by=admin, reason="trial")
+
+    went_to = []
+    while version_before() is not None:
+        promotion = roll_back(rolled_back_by=admin, reason="worse")
+        went_to.append(promotion.model_version.version)
+
+    assert went_to == ["bb", "a", "mien-1"]
+    assert promotion.reason == "Rolled back from a. worse"
+    with pytest.raises(Conflict, match="no earlier version"):
+        roll_back(rolled_back_by=admin)
+    # After a rollback something new lies on top of what serves.
+    promote_version(model_version=versions[2], promoted_by=admin, reason="after all")
+    assert roll_back(rolled_back_by=admin).model_version == champion
+
+
+def test_automatic_promotion_is_off_unless_switched_on(
+    run: TrainingRun, settings: LazySettings
+) -> None:
+    after_run(run_id=run.pk)
+    assert get_champion() == run.parent
+
+    settings.AUTO_PROMOTE = True
+    after_run(run_id=run.pk)
+    after_run(run_id=run.pk)
+
+    assert get_champion() == run.candidate
+    promotion = Promotion.objects.first()
+    assert promotion is not None
+    assert promotion.promoted_by is None
+    assert promotion.reason.startswith("Automatic: the gate said promote")
+
+
+def test_automatic_promotion_leaves_what_the_gate_holds(
+    run: TrainingRun, settings: LazySettings
+) -> None:
+    settings.AUTO_PROMOTE = True
+    TrainingRun.objects.filter(pk=run.pk).update(outcome="hold")
+
+    after_run(run_id=run.pk)
+
+    assert get_champion() == run.parent
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_promotions_at_once_have_one_winner(
+    champion: ModelVersion, tmp_path: Path
+) -> None:
+    admin = PersonFactory(role=Role.ADMIN)
+    versions = [
+        register_model_version(path=write_tiny_model(tmp_path, "v" * (i + 1)))
+        for i in range(4)
+    ]
+    start = threading.Barrier(len(versions))
+    won: list[str] = []
+    lost: list[str] = []
+
+    def run(version: ModelVersion) -> None:
+        start.wait()
+        try:
+            promote_version(
+                model_version=version,
+                promoted_by=admin,
+                reason="mine",
+                expected_champion=champion,
+            )
+            won.append(version.version)
+        except Conflict as error:
+            lost.append(str(error))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=[version]) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (len(won), len(lost)) == (1, 3)
+    assert all("has become champion meanwhile" in words for words in lost)
+    assert ModelVersion.objects.get(is_champion=True).version == won[0]
+    assert Promotion.objects.count() == 2

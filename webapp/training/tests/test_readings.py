@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.conf import LazySettings
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+
+from ml.labels import EMOTIONS, Emotion
+from webapp.accounts.models import User
+from webapp.core.errors import Conflict
+from webapp.curation.models import Consensus, Correction, QueueItem, Reason
+from webapp.curation.receipts import get_receipt, receipt_secret
+from webapp.curation.tests.factories import FaceFactory, PersonFactory, ReadPhotoFactory
+from webapp.photos.models import Face, Photo, Prediction
+from webapp.photos.services.consent import set_consent
+from webapp.registry.models import ModelVersion
+from webapp.training import selectors
+from webapp.training.errors import NotAllowed, RunRefused
+from webapp.training.models import (
+    DriftReading,
+    RunState,
+    Shadow,
+    SnapshotFace,
+    Split,
+    Trigger,
+)
+from webapp.training.services import drift, readings, triggers
+from webapp.training.services.promotion import promote_version
+from webapp.training.tests.factories import Labeller, head_run
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def candidate(labeller: Labeller) -> ModelVersion:
+    labeller.faces(4)
+    candidate = head_run().candidate
+    assert candidate is not None
+    return candidate
+
+
+def live_faces(labeller: Labeller, count: int, said: int) -> list[Face]:
+    """Faces that came in and nobody labelled; the champion said ``said``."""
+    values = [0.1] * 4
+    values[said] = 0.7
+    faces = [labeller.face(Emotion.NEUTRAL, probabilities=values) for _ in range(count)]
+    QueueItem.objects.filter(face__in=faces).delete()
+    Consensus.objects.filter(face__in=faces).delete()
+    return faces
+
+
+def test_shadow_reads_live_faces_and_differences_go_to_curation(
+    labeller: Labeller, candidate: ModelVersion, admin: User
+) -> None:
+    shadow = readings.start_shadow(candidate=candidate, requested_by=admin)
+    same = live_faces(labeller, 3, said=3)
+    other = live_faces(labeller, 2, said=0)
+    kept_out = live_faces(labeller, 1, said=0)[0]
+    set_consent(photos=Photo.objects.filter(pk=kept_out.photo_id), train=False)
+
+    assert readings.read_shadows() == 5
+    assert readings.read_shadows() == 0
+
+    read = Prediction.objects.filter(model_version=candidate)
+    assert {row.face_id for row in read} == {face.pk for face in same + other}
+    said = {
+        row.face_id: max(EMOTIONS, key=lambda e: float(getattr(row, e.value)))
+        for row in read
+    }
+    differing = {face.pk for face in same if said[face.pk] is not Emotion.NEUTRAL}
+    differing |= {face.pk for face in other if said[face.pk] is not Emotion.HAPPY}
+    assert 0 < len(differing) < 5
+    queued = QueueItem.objects.filter(reason=Reason.DIFFER)
+    assert {item.face_id for item in queued} == differing
+    shadow.refresh_from_db()
+    assert (shadow.faces, shadow.differed) == (5, len(differing))
+    # What the visitor was told is untouched.
+    assert Prediction.objects.filter(face=other[0]).count() == 2
+
+
+def test_shadow_ends_by_itself_and_by_hand(
+    labeller: Labeller, candidate: ModelVersion, admin: User
+) -> None:
+    shadow = readings.start_shadow(candidate=candidate, requested_by=admin, hours=1)
+    with pytest.raises(Conflict, match="beside the champion already"):
+        readings.start_shadow(candidate=candidate, requested_by=admin)
+    with pytest.raises(NotAllowed):
+        readings.end_shadow(shadow=shadow, ended_by=PersonFactory())
+    assert readings.end_shadow(shadow=shadow, ended_by=admin)
+    assert not readings.end_shadow(shadow=shadow, ended_by=admin)
+    second = readings.start_shadow(candidate=candidate, requested_by=admin)
+    Shadow.objects.filter(pk=second.pk).update(
+        ends_at=timezone.now() - timedelta(minutes=1)
+    )
+    live_faces(labeller, 1, said=0)
+
+    assert readings.read_shadows() == 0
+    second.refresh_from_db()
+    assert second.ended_at is not None
+
+
+def test_champion_and_broken_candidates_cast_no_shadow(
+    labeller: Labeller, candidate: ModelVersion, admin: User, home: Path
+) -> None:
+    with pytest.raises(Conflict, match="reads every face already"):
+        readings.start_shadow(candidate=labeller.version, requested_by=admin)
+    with pytest.raises(NotAllowed):
+        readings.start_shadow(candidate=candidate, requested_by=PersonFactory())
+    (home / "media" / candidate.file_name).write_bytes(b"no model")
+    readings._load.cache_clear()
+    with pytest.raises(Conflict, match="cannot be loaded"):
+        readings.start_shadow(candidate=candidate, requested_by=admin)
+
+
+def test_receipt_follows_a_flag_into_the_model(labeller: Labeller, admin: User) -> None:
+    faces = labeller.faces(4)
+
+    def last_step(face: Face) -> tuple[bool, str]:
+        flag = Correction.objects.get(face=face, source="visitor")
+        receipt = get_receipt(flag_id=flag.pk, secret=receipt_secret(flag.pk))
+        step = receipt.steps[-1]
+        assert step.code == "trained"
+        return step.done, step.words
+
+    assert last_step(faces[0]) == (
+        False,
+        "It is taken into the next data set that the model is trained on.",
+    )
+    run = head_run()
+    assert run.candidate is not None
+    learned = SnapshotFace.objects.filter(split=Split.TRAIN).first()
+    judging = SnapshotFace.objects.filter(split=Split.EVALUATION).first()
+    assert learned is not None
+    assert judging is not None
+    done, words = last_step(learned.face)  # type: ignore[arg-type]
+    assert done
+    assert words.startswith(
+        "It is in data set 1, and version mien-1-head-1 learned from it. It does not "
+        "serve"
+    )
+    assert "among the faces that judge" in last_step(judging.face)[1]  # type: ignore[arg-type]
+
+    promote_version(model_version=run.candidate, promoted_by=admin)
+    assert readings.read_again() == 16
+    assert readings.read_again() == 0
+
+    words = last_step(learned.face)[1]  # type: ignore[arg-type]
+    assert "Since " in words
+    assert "The model now says " in words
+
+
+def test_enough_new_labels_start_a_run_and_too_few_do_not(
+    labeller: Labeller, settings: LazySettings
+) -> None:
+    settings.RETRAIN_AFTER_LABELS = 8
+    labeller.faces(1)
+    assert triggers.train_when_enough() is None
+    labeller.faces(1)
+
+    run = triggers.train_when_enough()
+
+    assert run is not None
+    assert (run.trigger, run.mode) == (Trigger.LABELS, "head")
+    assert triggers.train_when_enough() is None
+    run.state, run.ended_at = RunState.CANCELLED, timezone.now()
+    run.save()
+    # What a run had its chance to learn from starts no other one.
+    assert triggers.labels_since_last_run() == 0
+    assert triggers.train_when_enough() is None
+
+
+def test_schedule_starts_a_run_only_where_something_is_new(labeller: Labeller) -> None:
+    assert triggers.train_on_schedule() is None
+    labeller.faces(1)
+
+    run = triggers.train_on_schedule()
+
+    assert run is not None
+    assert run.trigger == Trigger.SCHEDULE
+
+
+def test_schedule_is_kept_where_the_beat_finds_it(admin: User) -> None:
+    assert not triggers.get_schedule().enabled
+    wanted = triggers.Schedule(enabled=True, hour=4, minute=30, day_of_week="1")
+
+    triggers.set_schedule(schedule=wanted, changed_by=admin)
+
+    assert triggers.get_schedule() == wanted
+    task = PeriodicTask.objects.get(name=triggers.SCHEDULE_NAME)
+    assert (task.task, task.queue) == (triggers.SCHEDULE_TASK, "default")
+    off = triggers.Schedule(enabled=False, hour=4, minute=30, day_of_week="1")
+    triggers.set_schedule(schedule=off, changed_by=admin)
+    assert triggers.get_schedule() == off
+    assert PeriodicTask.objects.filter(task=triggers.SCHEDULE_TASK).count() == 1
+    with pytest.raises(RunRefused, match="00:00 to 23:59"):
+        triggers.set_schedule(
+            schedule=triggers.Schedule(True, hour=24), changed_by=admin
+        )
+    with pytest.raises(RunRefused, match="0 \\(Sunday\\) to 6"):
+        triggers.set_schedule(
+            schedule=triggers.Schedule(True, day_of_week="7"), changed_by=admin
+        )
+    with pytest.raises(NotAllowed):
+        triggers.set_schedule(schedule=off, changed_by=PersonFactory())
+
+
+def test_drift_warns_of_faces_that_are_not_like_those_trained_on(
+    champion: ModelVersion,
+) -> None:
+    assert drift.measure_drift() is None
+    photo = ReadPhotoFactory(model_version=champion)
+    for index in range(60):
+        FaceFactory(photo=photo, index=index + 1)
+
+    reading = drift.measure_drift()
+
+    assert reading is not None
+    assert (reading.faces, reading.warns) == (60, True)
+    names = {row["name"] for row in reading.measures}
+    assert {"predictions", "confidence", "features"} <= names
+    assert drift.measure_drift() == reading
+    assert DriftReading.objects.count() == 1
+    assert selectors.drift_readings() == [reading]
+    assert selectors.drift_warnings()
+
+
+def test_no_drift_where_both_are_drawn_from_the_same(champion: ModelVersion) -> None:
+    generator = np.random.default_rng(0)
+    warned = 0
+    for _ in range(300):
+        live = generator.multinomial(60, [0.4, 0.1, 0.1, 0.4]).astype(float)
+        reference = generator.multinomial(1600, [0.4, 0.1, 0.1, 0.4]).astype(float)
+        value = drift.stability_index(reference, live)
+        warned += value > drift.threshold(4, 1600, 60)
+    assert warned <= 3
+    shifted = np.array([6.0, 24.0, 24.0, 6.0])
+    assert drift.stability_index(reference, shifted) > drift.threshold(4, 1600, 60)
