@@ -108,7 +108,8 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes | BatchRefused]]:
         for member in archive.infolist():
             path = PurePosixPath(member.filename)
             hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-            if member.is_dir() or hidden:
+            # A name may be empty, which is_dir does not expect.
+            if not path.name or member.is_dir() or hidden:
                 continue
             yield path.name, _read_member(archive, member)
 
