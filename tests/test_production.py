@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -27,7 +28,9 @@ from tests.production import (
     WORKERS,
     production,
 )
+from tests.services import free_port
 from tests.stack import ROOT, Stack, environment, processes_of
+from webapp.config.processes import ProcessGroup
 
 PHOTOS = 60
 
@@ -121,6 +124,82 @@ def test_figures_are_those_of_all_processes(stack: Stack) -> None:
     assert min(totals) == max(totals) >= 4
     assert "mien_workers" in answers[0][1]
     assert stack.request("GET", "/metrics")[0] == 404
+
+
+def test_everybody_says_that_they_are_there(stack: Stack) -> None:
+    code = (
+        "from webapp.operations.selectors import present_workers as p;"
+        "print(*p().values_list('name', flat=True))"
+    )
+    wanted = {"beat", "training", "inference", "inference2", "inference3"}
+
+    def seen() -> set[str]:
+        said = stack.manage("shell", "--no-imports", "-c", code, MIEN_DEMO="0")
+        return {name.partition("@")[0] for name in said.split()}
+
+    eventually(lambda: wanted <= seen())
+
+
+def test_worker_host_joins_by_three_variables_as_a_container_does(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """No secret key; figures at a port of its own; a file that says it is alive."""
+    names = [f"MIEN_{name}_URL_FILE" for name in ("DATABASE", "BROKER", "STORAGE")]
+    port = free_port()
+    token = f"{METRICS_TOKEN}_FILE"
+    given = {name: stack.environment[name] for name in [*names, token]} | {
+        "MIEN_WORKER_PROCESSES": "1",
+        "MIEN_METRICS_PORT": str(port),
+        "MIEN_ALIVE_FILE": str(tmp_path / "alive"),
+        "MIEN_LOG_FORMAT": "json",
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+    }
+    secret = Path(given[token]).read_text().strip()
+    group = ProcessGroup()
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "webapp.config.serve", "inference"],
+            cwd=ROOT,
+            env=environment(tmp_path / "home", given),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=group.id,
+        )
+
+    def figures(authorization: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            headers = {"Authorization": authorization}
+            connection.request("GET", "/metrics", headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    try:
+        eventually(lambda: figures(f"Bearer {secret}")[0] == 200)
+        assert figures("")[0] == 404
+        image = encode(astronaut().resize((256, 256)))
+        own = {**AS_THE_PROXY, "X-Forwarded-For": "192.0.2.56"}
+
+        def has_read() -> bool:
+            stack.result(stack.upload(image, own))
+            said = figures(f"Bearer {secret}")[1]
+            return 'mien_stage_seconds_count{stage="total"}' in said
+
+        eventually(has_read)
+        health = subprocess.run(
+            [sys.executable, "deploy/health.py", "worker"],
+            cwd=ROOT,
+            env={**os.environ, "MIEN_ALIVE_FILE": given["MIEN_ALIVE_FILE"]},
+        )
+        assert health.returncode == 0
+        worker.terminate()
+        assert worker.wait(40) == 0
+    finally:
+        group.kill()
 
 
 def test_it_is_ready_and_says_so_without_tls(stack: Stack) -> None:
