@@ -638,15 +638,20 @@ def _slices(rows: list[SnapshotFace]) -> dict[str, BoolArray]:
 
 
 def _slices_of_folder(faces: FaceSet) -> dict[str, BoolArray]:
-    found = []
+    """The quarters of the base that are hardest to read."""
+    qualities = []
     for crop in faces.crops:
         image = Image.fromarray(crop[:, :, 0] if crop.shape[2] == 1 else crop)
-        found.append(set(face_quality(image, whole_picture(image)).hints))
-    masks = {
-        f"{code} faces of the base": np.array([code in hints for hints in found], bool)
-        for code in HINTS
+        qualities.append(face_quality(image, whole_picture(image)))
+    brightness = np.array([quality.brightness for quality in qualities])
+    sharpness = np.array([quality.sharpness for quality in qualities])
+    return {
+        "the darkest quarter of the base": brightness <= np.quantile(brightness, 0.25),
+        "the brightest quarter of the base": brightness
+        >= np.quantile(brightness, 0.75),
+        "the most blurred quarter of the base": sharpness
+        <= np.quantile(sharpness, 0.25),
     }
-    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def _comparisons(

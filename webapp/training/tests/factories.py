@@ -39,6 +39,11 @@ class Labeller:
     def __post_init__(self) -> None:
         self._generator = np.random.default_rng(self.seed)
 
+    def photo(self) -> Photo:
+        """A photo whose id, and so its side of a data set, is always the same."""
+        key = uuid.UUID(bytes=self._generator.bytes(16), version=4)
+        return ReadPhotoFactory(pk=key, model_version=self.version)
+
     def face(
         self,
         emotion: Emotion,
@@ -50,7 +55,7 @@ class Labeller:
         probabilities: Sequence[float] = (0.1, 0.1, 0.1, 0.7),
     ) -> Face:
         face = FaceFactory(
-            photo=photo or ReadPhotoFactory(model_version=self.version),
+            photo=photo or self.photo(),
             crop=crop or png(draw_face(emotion, self._generator)),
             index=index,
             probabilities=tuple(probabilities),

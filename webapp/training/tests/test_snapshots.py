@@ -8,7 +8,6 @@ from PIL import Image
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.curation.models import Consensus, GoldFace
-from webapp.curation.tests.factories import ReadPhotoFactory
 from webapp.photos.models import Photo
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo
@@ -99,7 +98,7 @@ def test_face_stays_on_its_side_in_every_later_snapshot(labeller: Labeller) -> N
 
 def test_faces_of_one_photo_are_never_on_both_sides(labeller: Labeller) -> None:
     for _ in range(12):
-        photo = ReadPhotoFactory(model_version=labeller.version)
+        photo = labeller.photo()
         for index in (1, 2):
             labeller.face(EMOTIONS[index], photo=photo, index=index)
     first = build_snapshot(base=BASE)

@@ -1,0 +1,101 @@
+"""Sixty drawn faces on their way through a running site: visitors give and flag them,
+two annotators label them, as people would."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ml.labels import EMOTIONS
+from ml.tests.faces import draw_face
+from tests.pictures import encode
+from tests.stack import Stack
+
+_LABEL = """
+import json, os
+from webapp.accounts.models import User
+from webapp.curation.services.claims import claim_faces
+from webapp.curation.services.votes import submit_correction
+
+truth = json.loads(os.environ["TRUTH"])
+for name in ("ada", "ben"):
+    person, _ = User.objects.get_or_create(username=name)
+    while claims := claim_faces(person=person, count=10):
+        for claim in claims:
+            verdict = truth[str(claim.face.photo_id)]
+            submit_correction(person=person, claim_id=claim.pk, verdict=verdict)
+"""
+
+_READ = """
+import json
+from webapp.training.models import FaceComparison, TrainingRun
+from webapp.registry.models import ModelVersion
+print(json.dumps([
+    {
+        "number": run.number, "state": run.state, "message": run.message,
+        "outcome": run.outcome, "attempts": run.attempts, "curves": run.curves,
+        "report": run.report, "stage": run.stage,
+        "candidate": run.candidate.version if run.candidate else "",
+        "lines": [line.text for line in run.lines.all()],
+    }
+    for run in TrainingRun.objects.order_by("number")
+]))
+"""
+
+
+def drawn_photos(count: int, seed: int = 0) -> list[tuple[bytes, str]]:
+    """JPEG and emotion of faces, the four emotions in turn."""
+    generator = np.random.default_rng(seed)
+    photos = []
+    for number in range(count):
+        emotion = EMOTIONS[number % len(EMOTIONS)]
+        face = draw_face(emotion, generator).resize((96, 96), Image.Resampling.BICUBIC)
+        photos.append((encode(face.convert("RGB")), emotion.value))
+    return photos
+
+
+def give(stack: Stack, image: bytes) -> dict[str, Any]:
+    """Upload a photo whose faces may train; what the API says of it."""
+    boundary = uuid.uuid4().hex
+    parts = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="train"\r\n\r\ntrue'
+        f"\r\n--{boundary}\r\n"
+        'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    )
+    body = parts.encode() + image + f"\r\n--{boundary}--\r\n".encode()
+    status, photo = stack.request(
+        "POST", "/api/v1/photos", body, f"multipart/form-data; boundary={boundary}"
+    )
+    assert status == 202, photo
+    return dict(photo)
+
+
+def read(stack: Stack, photo: dict[str, Any]) -> dict[str, Any]:
+    return stack.result(f"/api/v1/photos/{photo['id']}?secret={photo['secret']}")
+
+
+def flag(stack: Stack, photo: dict[str, Any], verdict: str) -> str:
+    """Say what the only face of a photo is; the receipt's address."""
+    status, answer = stack.request(
+        "POST",
+        f"/api/v1/photos/{photo['id']}/faces/1/flag?secret={photo['secret']}",
+        json.dumps({"verdict": verdict}).encode(),
+        "application/json",
+    )
+    assert status == 201, answer
+    return str(answer["receipt"])
+
+
+def label(stack: Stack, truth: dict[str, str]) -> None:
+    """Two annotators empty the queue; ``truth`` is the emotion by photo."""
+    stack.manage("shell", "--no-imports", "-c", _LABEL, TRUTH=json.dumps(truth))
+
+
+def training_runs(stack: Stack) -> Sequence[dict[str, Any]]:
+    return list(json.loads(stack.manage("shell", "--no-imports", "-c", _READ)))

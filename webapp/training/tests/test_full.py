@@ -1,0 +1,153 @@
+"""Full runs, on a data folder of drawn faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from django.conf import LazySettings
+from django.core.files.storage import default_storage
+
+from ml.inference import EmotionClassifier
+from ml.tests.faces import write_dataset
+from ml.train import CHECKPOINT_FILE
+from webapp.registry.selectors import read_model_file
+from webapp.training.models import RunState, TrainingRun
+from webapp.training.services import job as jobs
+from webapp.training.services import runs
+from webapp.training.services.base import features_name
+from webapp.training.services.job import Stopped
+from webapp.training.services.promotion import promote_version
+from webapp.training.tests.factories import Labeller, head_run
+
+pytestmark = pytest.mark.django_db
+
+CONFIG = {"epochs": 2, "batch_size": 16, "learning_rate": 0.001}
+
+
+@pytest.fixture(autouse=True)
+def folder(settings: LazySettings, tmp_path: Path) -> Path:
+    settings.DATASET_DIR = str(write_dataset(tmp_path / "faces", 12))
+    return tmp_path / "faces"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start() -> TrainingRun:
+    return runs.request_run(mode="full", requested_by=None, config=CONFIG)
+
+
+def work(run: TrainingRun) -> TrainingRun:
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    runs.run_claimed(run=claimed)
+    run.refresh_from_db()
+    return run
+
+
+def without_times(run: TrainingRun) -> tuple[Any, ...]:
+    """What must be the same of two runs that did the same."""
+    curves = [{**row, "duration_seconds": 0} for row in run.curves]
+    report = {name: value for name, value in run.report.items() if name != "latency"}
+    return curves, report
+
+
+def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(3)
+    whole = work(start())
+
+    assert whole.state == RunState.DONE, whole.message
+    assert [row["epoch"] for row in whole.curves] == [1, 2]
+    assert whole.candidate is not None
+    loaded = EmotionClassifier(*read_model_file(whole.candidate))
+    champion = EmotionClassifier(*read_model_file(whole.parent))
+    assert loaded.manifest.architecture == champion.manifest.architecture
+    # Its answers are judged on the folder's validation faces and the curated ones.
+    assert whole.snapshot is not None
+    judging = sum(whole.snapshot.counts["evaluation"].values())
+    assert whole.report["sets"][0]["faces"] == 48 + judging
+    assert any("of the base" in row["name"] for row in whole.report["slices"])
+    assert not runs.run_dir(whole).exists()
+    # Later head runs need no folder: the new body's features are kept.
+    assert default_storage.exists(features_name(whole.candidate.sha256))
+
+    # The same again, but its worker dies after the first epoch.
+    TrainingRun.objects.filter(pk=whole.pk).update(config={})
+    keep = jobs.Job.keep_curves
+
+    def die(self: jobs.Job, history: Any) -> None:
+        keep(self, history)
+        raise SystemExit
+
+    broken = start()
+    claimed = runs.claim_run(run_id=broken.pk)
+    assert claimed is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.Job, "keep_curves", die)
+        with pytest.raises(SystemExit):
+            runs.run_claimed(run=claimed)
+    assert (runs.run_dir(broken) / CHECKPOINT_FILE).exists()
+    broken.refresh_from_db()
+    assert (broken.state, len(broken.curves)) == (RunState.RUNNING, 1)
+    TrainingRun.objects.filter(pk=broken.pk).update(lease_expires_at=broken.queued_at)
+    runs.sweep_runs()
+
+    work(broken)
+
+    assert broken.state == RunState.DONE, broken.message
+    assert broken.lines.filter(text="Going on after epoch 1.").exists()
+    assert without_times(broken) == without_times(whole)
+
+    # A head run from the new champion, on the features that it left.
+    promote_version(
+        model_version=whole.candidate, promoted_by=None, reason="to go on from it"
+    )
+    head = head_run()
+    assert head.state == RunState.DONE, head.message
+    assert head.start == whole.candidate
+
+
+def test_cancelled_full_run_ends_between_two_batches(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = start()
+    check = jobs.Job.check
+
+    def cancel_while_training(self: jobs.Job) -> None:
+        check(self)
+        if self.run.snapshot is not None and "Training" in stages():
+            runs.cancel_run(run=self.run, cancelled_by=None)
+            raise Stopped
+
+    def stages() -> str:
+        return str(TrainingRun.objects.get(pk=run.pk).stage)
+
+    monkeypatch.setattr(jobs.Job, "check", cancel_while_training)
+    work(run)
+
+    assert run.state == RunState.CANCELLED
+    assert run.candidate is None
+    assert not runs.run_dir(run).exists()
+
+
+def test_folder_that_is_none_fails_with_a_sentence(
+    labeller: Labeller, settings: LazySettings, tmp_path: Path
+) -> None:
+    settings.DATASET_DIR = str(tmp_path / "nowhere")
+
+    run = work(start())
+
+    assert run.state == RunState.FAILED
+    assert "FER_DATASET_DIR cannot be used" in run.message
