@@ -109,12 +109,12 @@ def model_line(classifier: EmotionClassifier) -> str:
     return f"Measured with {classifier.manifest.version}."
 
 
-def put(name: str, text: str) -> None:
-    """Replace what stands between the marks of a command in ``docs/curation.md``."""
+def put(name: str, text: str, page: Path = REPORT) -> None:
+    """Replace what stands between the marks of a command in a page of docs."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    report = REPORT.read_text(encoding="utf-8")
+    report = page.read_text(encoding="utf-8")
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(report):
-        raise SystemExit(f"{REPORT} has no place for {name}.")
+        raise SystemExit(f"{page} has no place for {name}.")
     fresh = pattern.sub(lambda _: f"{begin}\n{text}\n{end}", report)
-    REPORT.write_text(fresh, encoding="utf-8")
+    page.write_text(fresh, encoding="utf-8")

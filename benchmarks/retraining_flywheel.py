@@ -1,0 +1,325 @@
+"""Does the flywheel turn? What a label buys, and what a new condition costs.
+
+    python -m benchmarks.retraining_flywheel --data DIR --run RUN [--full] [--write]
+
+RUN is a network trained on the raw folder labels
+(`python -m ml train --labels folder`), and its export, RUN.onnx beside it. Faces of
+the training split are labelled by the majority of their ten votes, in the order of the
+queue or by chance; a visitor flags one in four of the faces that the champion reads
+wrong, and one in a hundred of the others. After 0, 250, 500, 1,000 and 2,000 labels
+the head is refitted, as a head run of the site does it, and judged on the consensus
+labels of test. A face without a majority among the four costs its label and teaches
+nothing. Five draws. ``--full`` goes on training the whole network, too: one draw.
+
+The second part takes the shipped champion and faces that are dark, blurred and tilted,
+all at once and more than in training. So many of them, labelled, are added to what the
+head is refitted on; test is judged under both conditions.
+
+The settings are the defaults of the site's runs; nothing is chosen here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageFilter
+
+from benchmarks.curation import PICTURES, ROOT, IntArray, put, table
+from ml.consensus import NO_LABEL
+from ml.data import FaceSet, find_layout, load_for_training, load_split
+from ml.figures import to_png
+from ml.inference import EmotionClassifier, Float32Array, softmax
+from ml.labels import EMOTIONS
+from ml.manifest import InputSpec
+from ml.preprocessing import UInt8Array
+from ml.retraining import SAMPLE, load_retraining, refit_head
+from webapp.curation.order import ORDERS, Signals
+
+REPORT: Final = ROOT / "docs" / "retraining.md"
+SPENT: Final = (0, 250, 500, 1000, 2000)
+SHIFTED: Final = (0, 50, 100, 250, 500, 1000)
+SEEDS: Final = 5
+FLAGGED_WRONG, FLAGGED_RIGHT = 0.25, 0.01
+COMPARED: Final = ("teaches_most", "by_chance")
+COLOURS: Final = {"teaches_most": "#0b6a56", "by_chance": "#6b7280"}
+
+CURATED_WEIGHT: Final = 5.0
+"""As in ``webapp.training.configs``, which needs a site to be imported."""
+EPOCHS, RATE, FACES_PER_EPOCH = 4, 0.01, 8000
+"""Of the full runs here; the site's take more epochs and all faces."""
+
+
+def order_of(
+    name: str, probabilities: Float32Array, truth: IntArray, seed: int
+) -> IntArray:
+    """The faces, the first to be labelled first."""
+    generator = np.random.default_rng(seed)
+    chance, drawn = generator.random((2, len(truth)))
+    wrong = probabilities.argmax(axis=1) != truth
+    flagged = drawn < np.where(wrong, FLAGGED_WRONG, FLAGGED_RIGHT)
+    worth = [
+        ORDERS[name](
+            Signals(
+                reason="flag" if flag else "suspect",
+                probabilities=tuple(row),
+                votes=0,
+                flags=int(flag),
+                chance=float(luck),
+            )
+        )
+        for row, flag, luck in zip(probabilities, flagged, chance, strict=True)
+    ]
+    return np.argsort(worth, kind="stable")[::-1].astype(np.int64)
+
+
+def one_hot(labels: IntArray) -> Float32Array:
+    return np.eye(len(EMOTIONS), dtype=np.float32)[labels]
+
+
+def refitted(
+    classifier: EmotionClassifier,
+    base: Float32Array,
+    features: Float32Array,
+    labels: IntArray,
+) -> tuple[Float32Array, Float32Array]:
+    """As a head run does it: the base asks for what the champion says of it."""
+    start = (classifier.head_weight, classifier.head_bias)
+    if not len(features):
+        return start
+    own = softmax(base @ start[0].T + start[1]).astype(np.float32)
+    weights = np.ones(len(base) + len(features), np.float32)
+    weights[len(base) :] = CURATED_WEIGHT
+    return refit_head(
+        np.concatenate([base, features]),
+        np.concatenate([own, one_hot(labels)]),
+        weights,
+        start,
+    )
+
+
+def accuracy(
+    head: tuple[Float32Array, Float32Array], features: Float32Array, labels: IntArray
+) -> float:
+    said = (features @ head[0].T + head[1]).argmax(axis=1)
+    return float((said == labels).mean())
+
+
+def labels_spent(
+    classifier: EmotionClassifier, train: FaceSet, test: FaceSet
+) -> dict[str, Float32Array]:
+    """Accuracy, (SEEDS, len(SPENT)) an order."""
+    features = classifier.features(train.crops)
+    probabilities = softmax(
+        features @ classifier.head_weight.T + classifier.head_bias
+    ).astype(np.float32)
+    judged = classifier.features(test.crops)
+    curves: dict[str, Float32Array] = {}
+    for name in COMPARED:
+        rows = []
+        for seed in range(SEEDS):
+            base = np.random.default_rng(seed).permutation(len(train))[:SAMPLE]
+            order = order_of(name, probabilities, train.consensus, seed)
+            row = []
+            for spent in SPENT:
+                chosen = order[:spent]
+                chosen = chosen[train.consensus[chosen] != NO_LABEL]
+                head = refitted(
+                    classifier,
+                    features[base],
+                    features[chosen],
+                    train.consensus[chosen],
+                )
+                row.append(accuracy(head, judged, test.consensus))
+            rows.append(row)
+        curves[name] = np.array(rows, np.float32)
+    return curves
+
+
+def whole_network(
+    run: Path, classifier: EmotionClassifier, train: FaceSet, test: FaceSet
+) -> dict[str, list[float]]:
+    """Accuracy after going on from the champion with so many labels corrected."""
+    import torch
+
+    from ml.train import CHECKPOINT_FILE, config_from_dict, predict_logits
+    from ml.train import train as train_network
+
+    raw = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config = replace(
+        config_from_dict(raw),
+        epochs=EPOCHS,
+        learning_rate=RATE,
+        warmup_epochs=0.5,
+        faces_per_epoch=FACES_PER_EPOCH,
+    )
+    features = classifier.features(train.crops)
+    probabilities = softmax(
+        features @ classifier.head_weight.T + classifier.head_bias
+    ).astype(np.float32)
+    curves: dict[str, list[float]] = {}
+    untouched: float | None = None
+    for name in COMPARED:
+        order = order_of(name, probabilities, train.consensus, seed=0)
+        row: list[float] = []
+        for spent in SPENT:
+            if spent == 0 and untouched is not None:
+                row.append(untouched)
+                continue
+            chosen = order[:spent]
+            chosen = chosen[train.consensus[chosen] != NO_LABEL]
+            targets, weights = train.targets.copy(), train.weights.copy()
+            targets[chosen] = one_hot(train.consensus[chosen])
+            weights[chosen] *= CURATED_WEIGHT
+            corrected = replace(train, targets=targets, weights=weights)
+            with tempfile.TemporaryDirectory() as folder:
+                result = train_network(
+                    config,
+                    corrected,
+                    test.take(np.arange(2)),
+                    Path(folder),
+                    pretrained=run / CHECKPOINT_FILE,
+                )
+            logits = predict_logits(result.network, test, torch.device("cpu"))
+            row.append(float((logits.argmax(axis=1) == test.consensus).mean()))
+            print(f"full, {name}, {spent}: {100 * row[-1]:.2f} %", flush=True)
+            untouched = row[0]
+        curves[name] = row
+    return curves
+
+
+def shift(crops: UInt8Array, seed: int) -> UInt8Array:
+    """Dark, noisy, blurred and tilted to either side: beyond what training varies."""
+    generator = np.random.default_rng(seed)
+    out = np.empty_like(crops)
+    for number, crop in enumerate(crops):
+        pixels = np.pad(crop[:, :, 0], 12, mode="edge")
+        turned = Image.fromarray(pixels).rotate(
+            generator.choice([-40, 40]), Image.Resampling.BICUBIC
+        )
+        side = crop.shape[0]
+        face = turned.crop((12, 12, 12 + side, 12 + side))
+        face = face.filter(ImageFilter.GaussianBlur(2))
+        dark = np.asarray(face, np.float64) * 0.15
+        dark += generator.normal(0, 3, dark.shape)
+        out[number, :, :, 0] = dark.clip(0, 255).astype(np.uint8)
+    return out
+
+
+def new_condition(
+    classifier: EmotionClassifier, train: FaceSet, test: FaceSet
+) -> dict[str, Float32Array]:
+    """Accuracy under the new and the old condition, (SEEDS, len(SHIFTED))."""
+    base = load_retraining(classifier.manifest).features
+    known = train.take(train.consensus != NO_LABEL)
+    old, new = (
+        classifier.features(test.crops),
+        classifier.features(shift(test.crops, seed=1)),
+    )
+    curves: dict[str, list[list[float]]] = {"new": [], "old": []}
+    for seed in range(SEEDS):
+        drawn = np.random.default_rng(seed).permutation(len(known))[: SHIFTED[-1]]
+        faces = known.take(drawn)
+        features = classifier.features(shift(faces.crops, seed=100 + seed))
+        heads = [
+            refitted(classifier, base, features[:spent], faces.consensus[:spent])
+            for spent in SHIFTED
+        ]
+        for name, judged in (("new", new), ("old", old)):
+            curves[name].append([accuracy(h, judged, test.consensus) for h in heads])
+    return {name: np.array(rows, np.float32) for name, rows in curves.items()}
+
+
+def row_of(name: str, values: Float32Array) -> list[str]:
+    """Mean and, of several draws, standard deviation, in percent."""
+    mean, spread = 100 * values.mean(axis=0), 100 * values.std(axis=0)
+    several = len(values) > 1
+    return [
+        name,
+        *(
+            f"{m:.2f} ± {s:.2f}" if several else f"{m:.2f}"
+            for m, s in zip(mean, spread, strict=True)
+        ),
+    ]
+
+
+def figure_of(
+    lines: Mapping[str, tuple[Sequence[int], Float32Array, str, str]], x: str
+) -> bytes:
+    """Name -> (x values, (draws, x) accuracy, colour, style), as a PNG."""
+    figure = Figure(figsize=(6.4, 3.8))
+    axes = figure.subplots()
+    for name, (steps, values, colour, style) in lines.items():
+        mean, spread = 100 * values.mean(axis=0), 100 * values.std(axis=0)
+        axes.plot(steps, mean, style, label=name, color=colour, marker="o", ms=3)
+        axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15)
+    axes.set_xlabel(x)
+    axes.set_ylabel("accuracy on test, %")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return to_png(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--full", action="store_true", help="train whole networks, too")
+    parser.add_argument("--write", action="store_true", help="put it into docs/")
+    given = parser.parse_args()
+    layout = find_layout(given.data)
+    spec = InputSpec()
+    train, _ = load_for_training(layout, spec, source="folder", with_others=False)
+    test = load_split(layout, "test", spec)
+    test = test.take(test.consensus != NO_LABEL)
+
+    raw = EmotionClassifier.load(given.run.with_suffix(".onnx"))
+    spent = labels_spent(raw, train, test)
+    rows = [row_of(f"head, {name}", spent[name]) for name in COMPARED]
+    lines = {
+        f"head, {name}": (SPENT, spent[name], COLOURS[name], "-") for name in COMPARED
+    }
+    if given.full:
+        for name, values in whole_network(given.run, raw, train, test).items():
+            array = np.array([values], np.float32)
+            rows.append(row_of(f"full, {name}", array))
+            lines[f"full, {name}"] = (SPENT, array, COLOURS[name], "--")
+    flywheel = table(["run, order", *(f"{n:,} labels" for n in SPENT)], rows)
+    print(flywheel)
+
+    champion = EmotionClassifier.load()
+    shifted = new_condition(champion, train, test)
+    condition = table(
+        ["judged on", *(f"{n:,} faces" for n in SHIFTED)],
+        [
+            row_of("dark, blurred, tilted", shifted["new"]),
+            row_of("as they are", shifted["old"]),
+        ],
+    )
+    print(condition)
+    if not given.write:
+        return
+    (PICTURES / "retraining-flywheel.png").write_bytes(figure_of(lines, "labels spent"))
+    (PICTURES / "retraining-condition.png").write_bytes(
+        figure_of(
+            {
+                "dark, blurred, tilted": (SHIFTED, shifted["new"], "#d98c00", "-"),
+                "as they are": (SHIFTED, shifted["old"], "#0b6a56", "-"),
+            },
+            "labelled faces of the new condition",
+        )
+    )
+    put("flywheel", flywheel, REPORT)
+    version = champion.manifest.version
+    put("condition", f"{condition}\n\nMeasured with {version}.", REPORT)
+
+
+if __name__ == "__main__":
+    main()
