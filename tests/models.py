@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ml.inference import (
     FEATURE_MAP_NAME,
+    FEATURES_NAME,
     HEAD_BIAS_NAME,
     HEAD_WEIGHT_NAME,
     INPUT_NAME,
@@ -38,10 +39,10 @@ def write_tiny_model(folder: Path, version: str, bias: tuple[float, ...] = ()) -
             ),
             helper.make_node("Relu", ["raw"], [FEATURE_MAP_NAME]),
             helper.make_node("GlobalAveragePool", [FEATURE_MAP_NAME], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["features"]),
+            helper.make_node("Flatten", ["pooled"], [FEATURES_NAME]),
             helper.make_node(
                 "Gemm",
-                ["features", HEAD_WEIGHT_NAME, HEAD_BIAS_NAME],
+                [FEATURES_NAME, HEAD_WEIGHT_NAME, HEAD_BIAS_NAME],
                 [LOGITS_NAME],
                 transB=1,
             ),
@@ -56,6 +57,9 @@ def write_tiny_model(folder: Path, version: str, bias: tuple[float, ...] = ()) -
             helper.make_tensor_value_info(LOGITS_NAME, TensorProto.FLOAT, ["n", 4]),
             helper.make_tensor_value_info(
                 FEATURE_MAP_NAME, TensorProto.FLOAT, ["n", _CHANNELS, 6, 6]
+            ),
+            helper.make_tensor_value_info(
+                FEATURES_NAME, TensorProto.FLOAT, ["n", _CHANNELS]
             ),
         ],
         [

@@ -27,12 +27,14 @@ api_patterns: list[URLPattern | URLResolver] = [
     path("batches/<uuid:batch_id>", photos_api.BatchView.as_view(), name="api-batch"),
     path("live", photos_api.LiveView.as_view(), name="api-live"),
     path("", include("webapp.curation.api_urls")),
+    path("", include("webapp.training.api_urls")),
 ]
 
 urlpatterns = [
     path("", include("webapp.photos.urls")),
     path("", include("webapp.curation.visitor_urls")),
     path("", include("webapp.curation.urls")),
+    path("", include("webapp.training.urls")),
     path("", include("webapp.operations.urls")),
     path("accounts/", include("webapp.accounts.urls")),
     path("admin/", admin.site.urls),

@@ -123,7 +123,8 @@ def face_comparisons(
 def all_snapshots() -> QuerySet[DatasetSnapshot]:
     """Newest first, with ``gone``: how many of their faces may not be used any more
     (as far as that is marked, which happens every minute)."""
-    return DatasetSnapshot.objects.annotate(gone=Count("faces__gone_at"))
+    rows = DatasetSnapshot.objects.annotate(gone=Count("faces__gone_at"))
+    return rows.order_by("-number")
 
 
 def get_snapshot(*, number: int) -> DatasetSnapshot:
@@ -276,91 +277,3 @@ def _says_now(face_id: uuid.UUID) -> str:
         return "The model now says that it is not sure."
     label = max(EMOTION_WORDS, key=lambda emotion: float(getattr(said, emotion)))
     return f"The model now says {EMOTION_WORDS[label].lower()}."
-
-
-def model_card(*, version: ModelVersion) -> str:
-    """What a person must know of a version before using it, as Markdown."""
-    row = get_version(version=version.version)
-    manifest: dict[str, Any] = version.manifest
-    retraining: dict[str, Any] = manifest.get("training", {}).get("retraining", {})
-    lines = [f"# {version.version}", ""]
-    lines += [
-        f"- Network: {manifest['architecture']}, "
-        f"{manifest['size_bytes'] / 1e6:.1f} MB, SHA-256 `{version.sha256}`",
-        f"- Made: {manifest['created_at']}"
-        + (f", from {version.parent.version}" if version.parent else ""),
-        "- Says: " + ", ".join(manifest["labels"]),
-        f"- Not sure below {manifest['calibration']['not_sure_below']:.2f}; "
-        f"temperature {manifest['calibration']['temperature']:.3f}",
-    ]
-    if retraining:
-        counts = retraining["snapshot"]["counts"]
-        lines += [
-            "",
-            "## Data",
-            "",
-            f"Data set {retraining['snapshot']['number']} "
-            f"(SHA-256 `{retraining['snapshot']['sha256']}`): "
-            f"{sum(counts['train'].values())} curated faces trained, "
-            f"{sum(counts['evaluation'].values())} judged, joined with "
-            f"{retraining['snapshot']['base']['train']} of the base. A "
-            f"{retraining['mode']} run, seed {retraining['seed']}.",
-        ]
-        if row.gone_faces:
-            lines.append(
-                f"\n{row.gone_faces} of the faces that it learned from may not be used "
-                "any more: a head run makes a version without them."
-            )
-    for name, sources in manifest.get("metrics", {}).items():
-        for source, report in sources.items():
-            lines += ["", *_card_table(f"{name.replace('_', ' ')}, {source}", report)]
-    if row.run is not None:
-        lines += ["", "## What the gate said", "", f"**{row.run.outcome}**", ""]
-        lines += [f"- {found['reason']}" for found in row.run.decision["findings"]]
-        lines += [f"- {note}" for note in row.run.decision["notes"]]
-        slices = row.run.report.get("slices", [])
-        if slices:
-            lines += ["", "| slice | faces | accuracy | before |", "|---|---|---|---|"]
-            lines += [
-                f"| {part['name']} | {part['faces']} | {_percent(part['candidate'])} | "
-                f"{_percent(part['champion'])} |"
-                for part in slices
-            ]
-    lines += ["", "## Limits", "", *_LIMITS]
-    return "\n".join(lines) + "\n"
-
-
-_LIMITS = (
-    "It reads what a face looks like, not what a person feels. It knows four words; "
-    'a face that shows another emotion gets one of them, or "not sure". It is worse '
-    "on dark, blurred, small and turned faces, and it was not tested for how evenly it "
-    "treats people of different age, sex or skin.",
-    "",
-    "Not for work, schools or policing: the EU AI Act forbids inferring emotions at "
-    "work and in education (article 5).",
-)
-
-
-def _card_table(title: str, report: dict[str, Any]) -> list[str]:
-    low, high = report["intervals"]["accuracy"]
-    head = [
-        f"## On {title}",
-        "",
-        f"{report['n']} faces: accuracy {_percent(report['accuracy'])} (95 %: "
-        f"{_percent(low)} to {_percent(high)}), macro F1 {report['macro_f1']:.3f}, "
-        f"calibration error {report['ece']:.3f}, sure of "
-        f"{_percent(report['coverage'])} of them and right there in "
-        f"{_percent(report['covered_accuracy'])}.",
-        "",
-        "| emotion | precision | recall | faces |",
-        "|---|---|---|---|",
-    ]
-    return head + [
-        f"| {name} | {_percent(row['precision'])} | {_percent(row['recall'])} | "
-        f"{row['support']} |"
-        for name, row in report["per_class"].items()
-    ]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"

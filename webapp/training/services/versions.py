@@ -6,6 +6,7 @@ import numpy as np
 
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
+from ml.manifest import ModelFileError
 from webapp.core.errors import DomainError
 from webapp.registry.models import ModelVersion
 from webapp.training.errors import CannotCompare
@@ -33,12 +34,15 @@ def compare_versions(*, left: ModelVersion, right: ModelVersion) -> Verdict:
             "size or colour, and the stored faces fit only one of them. Compare what "
             "their manifests say of them."
         )
-    return compare(
-        champion=champion,
-        candidate=candidate,
-        base=_frozen(champion, candidate),
-        curated=_hold_out(champion),
-    )
+    try:
+        return compare(
+            champion=champion,
+            candidate=candidate,
+            base=_frozen(champion, candidate),
+            curated=_hold_out(champion),
+        )
+    except ModelFileError as error:
+        raise CannotCompare(f"One of them cannot be asked: {error}.") from error
 
 
 def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
