@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image
 
-from ml import runtime
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ModelFileError, load_manifest, read_model
@@ -17,13 +17,13 @@ from tests.models import write_tiny_model
 
 
 def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: [CPU])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
 
 
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """A build that has CUDA; whether a GPU answers is another question."""
-    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
 
 
 def test_gpu_is_taken_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_gpu_that_does_not_answer_is_refused_or_done_without(
             return [CPU]
 
     with_cuda(monkeypatch)
-    monkeypatch.setattr(runtime.ort, "InferenceSession", Fallen)
+    monkeypatch.setattr(ort, "InferenceSession", Fallen)
 
     with pytest.raises(ProviderUnavailable, match="no GPU answers"):
         open_session(data, provider="cuda")

@@ -28,7 +28,7 @@ Person = tuple[Client, User]
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _CHANGES = re.compile(
     r'(csrfmiddlewaretoken" value="\w+")|("expires_at":"[^"]+")|'
-    r"(person\d+)|('Expires', '[^']+')"
+    r"(person\d+)|('Expires', '[^']+')|('X-Request-ID', '\w+')"
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from django.conf import settings
@@ -17,6 +18,7 @@ from PIL import Image
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError
+from ml.runtime import Provider
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, read_model_file
 
@@ -48,7 +50,7 @@ class ModelServer:
     def detector(self) -> FaceDetector:
         with self._lock:
             if self._detector is None:
-                self._detector = FaceDetector(provider=settings.INFERENCE_PROVIDER)
+                self._detector = FaceDetector(provider=_provider())
             return self._detector
 
     def champion(self) -> ServingModel:
@@ -81,7 +83,7 @@ class ModelServer:
     def _load(self, champion: ModelVersion) -> None:
         try:
             classifier = EmotionClassifier(
-                *read_model_file(champion), provider=settings.INFERENCE_PROVIDER
+                *read_model_file(champion), provider=_provider()
             )
         except (ManifestError, ModelFileError) as error:
             if self._refused_sha256 != champion.sha256:
@@ -91,6 +93,11 @@ class ModelServer:
         self._refused_sha256 = ""
         self._model = ServingModel(champion, classifier)
         logger.info("version %s serves", champion.version)
+
+
+def _provider() -> Provider:
+    """Settings have refused every other word."""
+    return cast(Provider, settings.INFERENCE_PROVIDER)
 
 
 model_server = ModelServer()
