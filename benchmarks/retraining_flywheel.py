@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -36,19 +36,32 @@ from benchmarks.curation import PICTURES, ROOT, IntArray, put, table
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, find_layout, load_for_training, load_split
 from ml.figures import to_png
-from ml.inference import EmotionClassifier, Float32Array, softmax
+from ml.inference import (
+    SHIPPED_MODEL,
+    EmotionClassifier,
+    Float32Array,
+    softmax,
+)
 from ml.labels import EMOTIONS
-from ml.manifest import InputSpec
+from ml.manifest import InputSpec, read_model
 from ml.preprocessing import UInt8Array
 from ml.retraining import SAMPLE, load_retraining, refit_head
 from webapp.curation.order import ORDERS, Signals
 
+if TYPE_CHECKING:
+    # Torch is loaded where whole networks are trained, and there alone.
+    from ml.models import FaceNetwork
+    from ml.train import TrainConfig
+
 REPORT: Final = ROOT / "docs" / "retraining.md"
 SPENT: Final = (0, 250, 500, 1000, 2000)
 SHIFTED: Final = (0, 50, 100, 250, 500, 1000)
+SHIFTED_WHOLE: Final = (0, 250, 1000)
+"""Where the whole network is trained, too: minutes each."""
 SEEDS: Final = 5
 FLAGGED_WRONG, FLAGGED_RIGHT = 0.25, 0.01
 COMPARED: Final = ("teaches_most", "by_chance")
+SHIFT_COLOURS: Final = {"new": "#d98c00", "old": "#0b6a56"}
 COLOURS: Final = {"teaches_most": "#0b6a56", "by_chance": "#6b7280"}
 
 CURATED_WEIGHT: Final = 5.0
@@ -143,22 +156,47 @@ def labels_spent(
     return curves
 
 
+def gone_on(
+    start: Path, config: TrainConfig, faces: FaceSet, test: FaceSet
+) -> FaceNetwork:
+    """The network of a checkpoint after a short full run on ``faces``."""
+    from ml.train import train as train_network
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = train_network(
+            replace(
+                config,
+                epochs=EPOCHS,
+                learning_rate=RATE,
+                warmup_epochs=0.5,
+                faces_per_epoch=FACES_PER_EPOCH,
+            ),
+            faces,
+            # Nobody looks at the curve over the epochs: two faces do for it.
+            test.take(np.arange(2)),
+            Path(folder),
+            pretrained=start,
+        )
+    return result.network
+
+
+def accuracy_of(network: FaceNetwork, faces: FaceSet) -> float:
+    import torch
+
+    from ml.train import predict_logits
+
+    logits = predict_logits(network, faces, torch.device("cpu"))
+    return float((logits.argmax(axis=1) == faces.consensus).mean())
+
+
 def whole_network(
     run: Path, classifier: EmotionClassifier, train: FaceSet, test: FaceSet
 ) -> dict[str, list[float]]:
     """Accuracy after going on from the champion with so many labels corrected."""
-    import torch
+    from ml.train import CHECKPOINT_FILE, config_from_dict
 
-    from ml.train import CHECKPOINT_FILE, config_from_dict, predict_logits
-    from ml.train import train as train_network
-
-    raw = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    config = replace(
-        config_from_dict(raw),
-        epochs=EPOCHS,
-        learning_rate=RATE,
-        warmup_epochs=0.5,
-        faces_per_epoch=FACES_PER_EPOCH,
+    config = config_from_dict(
+        json.loads((run / "config.json").read_text(encoding="utf-8"))
     )
     features = classifier.features(train.crops)
     probabilities = softmax(
@@ -179,16 +217,8 @@ def whole_network(
             targets[chosen] = one_hot(train.consensus[chosen])
             weights[chosen] *= CURATED_WEIGHT
             corrected = replace(train, targets=targets, weights=weights)
-            with tempfile.TemporaryDirectory() as folder:
-                result = train_network(
-                    config,
-                    corrected,
-                    test.take(np.arange(2)),
-                    Path(folder),
-                    pretrained=run / CHECKPOINT_FILE,
-                )
-            logits = predict_logits(result.network, test, torch.device("cpu"))
-            row.append(float((logits.argmax(axis=1) == test.consensus).mean()))
+            network = gone_on(run / CHECKPOINT_FILE, config, corrected, test)
+            row.append(accuracy_of(network, test))
             print(f"full, {name}, {spent}: {100 * row[-1]:.2f} %", flush=True)
             untouched = row[0]
         curves[name] = row
@@ -237,6 +267,46 @@ def new_condition(
     return {name: np.array(rows, np.float32) for name, rows in curves.items()}
 
 
+def new_condition_whole(
+    classifier: EmotionClassifier, train: FaceSet, test: FaceSet
+) -> dict[str, Float32Array]:
+    """The same after going on with the whole network: one draw, (1, len(SHIFTED)),
+    no number where no run was made."""
+    import torch
+
+    from ml.export import load_network
+    from ml.train import config_from_dict
+
+    known = train.take(train.consensus != NO_LABEL)
+    known = replace(known, targets=one_hot(known.consensus))
+    bad = test.with_crops(shift(test.crops, seed=1))
+    drawn = np.random.default_rng(0).permutation(len(known))[: SHIFTED[-1]]
+    crops = shift(known.crops[drawn], seed=100)
+    config = config_from_dict(dict(classifier.manifest.training["config"]))
+    network = load_network(classifier.manifest, read_model(SHIPPED_MODEL))
+    config = replace(config, model=replace(config.model, outputs=len(EMOTIONS)))
+    curves = {
+        name: np.full((1, len(SHIFTED)), np.nan, np.float32) for name in ("new", "old")
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "start.pt"
+        torch.save({"average": network.state_dict()}, start)
+        for place, spent in enumerate(SHIFTED):
+            if spent not in SHIFTED_WHOLE:
+                continue
+            # In place of the same faces as they are, so that no face counts twice.
+            mixed, weights = known.crops.copy(), known.weights.copy()
+            mixed[drawn[:spent]] = crops[:spent]
+            weights[drawn[:spent]] *= CURATED_WEIGHT
+            faces = replace(known, crops=mixed, weights=weights)
+            trained = gone_on(start, config, faces, test)
+            for name, judged in (("new", bad), ("old", test)):
+                curves[name][0, place] = accuracy_of(trained, judged)
+                value = 100 * curves[name][0, place]
+                print(f"full, {spent}, {name}: {value:.2f} %", flush=True)
+    return curves
+
+
 def row_of(name: str, values: Float32Array) -> list[str]:
     """Mean and, of several draws, standard deviation, in percent."""
     mean, spread = 100 * values.mean(axis=0), 100 * values.std(axis=0)
@@ -244,7 +314,7 @@ def row_of(name: str, values: Float32Array) -> list[str]:
     return [
         name,
         *(
-            f"{m:.2f} ± {s:.2f}" if several else f"{m:.2f}"
+            "" if np.isnan(m) else f"{m:.2f} ± {s:.2f}" if several else f"{m:.2f}"
             for m, s in zip(mean, spread, strict=True)
         ),
     ]
@@ -296,25 +366,31 @@ def main() -> None:
 
     champion = EmotionClassifier.load()
     shifted = new_condition(champion, train, test)
-    condition = table(
-        ["judged on", *(f"{n:,} faces" for n in SHIFTED)],
-        [
-            row_of("dark, blurred, tilted", shifted["new"]),
-            row_of("as they are", shifted["old"]),
-        ],
-    )
+    judged_on = {"new": "dark, blurred, tilted", "old": "as they are"}
+    rows = [row_of(f"head, {judged_on[name]}", shifted[name]) for name in judged_on]
+    bends = {
+        f"head, {judged_on[name]}": (SHIFTED, shifted[name], SHIFT_COLOURS[name], "-")
+        for name in judged_on
+    }
+    if given.full:
+        whole = new_condition_whole(champion, train, test)
+        for name, words in judged_on.items():
+            rows.append(row_of(f"full, {words}", whole[name]))
+            made = ~np.isnan(whole[name][0])
+            steps = tuple(np.array(SHIFTED)[made].tolist())
+            bends[f"full, {words}"] = (
+                steps,
+                whole[name][:, made],
+                SHIFT_COLOURS[name],
+                "--",
+            )
+    condition = table(["run, judged on", *(f"{n:,} faces" for n in SHIFTED)], rows)
     print(condition)
     if not given.write:
         return
     (PICTURES / "retraining-flywheel.png").write_bytes(figure_of(lines, "labels spent"))
     (PICTURES / "retraining-condition.png").write_bytes(
-        figure_of(
-            {
-                "dark, blurred, tilted": (SHIFTED, shifted["new"], "#d98c00", "-"),
-                "as they are": (SHIFTED, shifted["old"], "#0b6a56", "-"),
-            },
-            "labelled faces of the new condition",
-        )
+        figure_of(bends, "labelled faces of the new condition")
     )
     put("flywheel", flywheel, REPORT)
     version = champion.manifest.version
