@@ -58,6 +58,8 @@ from webapp.photos.services.sharing import create_share_link
 from webapp.photos.tests.factories import stored_astronaut
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import promote_model_version, register_model_version
+from webapp.training.models import DatasetSnapshot, Shadow
+from webapp.training.services.runs import request_run
 
 pytestmark = pytest.mark.django_db
 
@@ -75,6 +77,9 @@ ACTORS = (
 TABLE = """
 # route                  method anon  owner other key   holder peer  judge admin
 livez                    GET    200   200   200   200   200    200   200   200
+operations:readyz        GET    200   200   200   200   200    200   200   200
+operations:metrics       GET    404   404   404   404   404    404   404   404
+operations:status        GET    login login login login 403    403   403   200
 
 # route                  method anon  owner other key   holder peer  judge admin
 photos:annotated         GET    404   200   404   404   404    404   404   404
@@ -180,6 +185,55 @@ api-skip                 POST   401   401   401   403   204    404   404   404
 api-undo                 POST   401   401   401   403   409    409   409   409
 api-vote                 POST   401   401   401   403   201    404   404   404
 api-vote                 PUT    401   401   401   403   409    404   404   404
+
+api-compare              GET    401   401   401   403   403    403   403   404
+api-data-set             GET    401   401   401   403   403    403   403   200
+api-data-sets            GET    401   401   401   403   403    403   403   200
+api-drift                GET    401   401   401   403   403    403   403   200
+api-gate                 GET    401   401   401   403   403    403   403   409
+api-gate-faces           GET    401   401   401   403   403    403   403   200
+api-promote              POST   401   401   401   403   403    403   403   400
+api-promotions           GET    401   401   401   403   403    403   403   200
+api-retrain-without      POST   401   401   401   403   403    403   403   409
+api-rollback             POST   401   401   401   403   403    403   403   400
+api-run                  GET    401   401   401   403   403    403   403   200
+api-run-cancel           POST   401   401   401   403   403    403   403   202
+api-runs                 GET    401   401   401   403   403    403   403   200
+api-runs                 POST   401   401   401   403   403    403   403   400
+api-schedule             GET    401   401   401   403   403    403   403   200
+api-schedule             PUT    401   401   401   403   403    403   403   400
+api-shadow               DELETE 401   401   401   403   403    403   403   204
+api-shadows              GET    401   401   401   403   403    403   403   200
+api-shadows              POST   401   401   401   403   403    403   403   400
+api-training             GET    401   401   401   403   403    403   403   200
+api-version              GET    401   401   401   403   403    403   403   200
+api-versions             GET    401   401   401   403   403    403   403   200
+
+# route                  method anon  owner other key   holder peer  judge admin
+training:cancel          POST   login login login login 403    403   403   303
+training:card            GET    login login login login 403    403   403   200
+training:compare         GET    login login login login 403    403   403   200
+training:gate            GET    login login login login 403    403   403   200
+training:manifest        GET    login login login login 403    403   403   200
+training:model-file      GET    login login login login 403    403   403   200
+training:promote         GET    login login login login 403    403   403   200
+training:promote         POST   login login login login 403    403   403   422
+training:retrain-without POST   login login login login 403    403   403   303
+training:rollback        GET    login login login login 403    403   403   200
+training:rollback        POST   login login login login 403    403   403   409
+training:run             GET    login login login login 403    403   403   200
+training:runs            GET    login login login login 403    403   403   200
+training:schedule        GET    login login login login 403    403   403   200
+training:schedule        POST   login login login login 403    403   403   400
+training:snapshot        GET    login login login login 403    403   403   200
+training:snapshot-manifest GET  login login login login 403    403   403   200
+training:snapshots       GET    login login login login 403    403   403   200
+training:start           POST   login login login login 403    403   403   303
+training:start-shadow    POST   login login login login 403    403   403   303
+training:stop-shadow     POST   login login login login 403    403   403   303
+training:version         GET    login login login login 403    403   403   200
+training:versions        GET    login login login login 403    403   403   200
+training:watch           GET    login login login login 403    403   403   200
 
 # route                  method anon  owner other key   holder peer  judge admin
 admin:index              GET    login login login login login  login login 200
@@ -307,6 +361,18 @@ class World:
         )
         QueuedFaceFactory(photo=ReadPhotoFactory(file_name=stored_astronaut()))
         (self.claim,) = claim_faces(person=self.people["holder"])
+        # What trains and serves.
+        self.champion = ModelVersion.objects.get(version="tiny-1")
+        self.candidate = ModelVersion.objects.get(version="tiny-2")
+        self.run = request_run(mode="head", requested_by=self.people["admin"])
+        self.snapshot = DatasetSnapshot.objects.create(
+            number=1, sha256="0" * 64, labels_sha256="1" * 64
+        )
+        self.shadow = Shadow.objects.create(
+            candidate=self.candidate,
+            champion=self.champion,
+            ends_at=timezone.now() + timedelta(hours=1),
+        )
         # What opens an account or an API.
         self.invitation, self.invitation_secret = invite_person(
             role=Role.ANNOTATOR,
@@ -372,6 +438,9 @@ class World:
             "username": self.people["peer"].username,
             "name": "hopper",
             "kind": "csv",
+            "number": self.run.number,
+            "version": self.candidate.version,
+            "shadow_id": self.shadow.pk,
         }
 
     def body(self, route: str, method: str) -> dict[str, Any]:
@@ -420,7 +489,7 @@ class World:
                 "content_type": "application/json",
             }
         data = forms.get(route, dict)()
-        if method == "POST":
+        if method == "POST" and (data or not route.startswith("api-")):
             return {"data": data}
         return {"data": b"{}", "content_type": "application/json"}
 
@@ -488,6 +557,7 @@ def world(champion: ModelVersion) -> World:
 @pytest.fixture
 def champion(db: None, tmp_path: Path) -> ModelVersion:
     version = register_model_version(path=write_tiny_model(tmp_path, "tiny-1"))
+    register_model_version(path=write_tiny_model(tmp_path, "tiny-2"))
     promote_model_version(model_version=version, promoted_by=None, reason="test")
     return version
 
