@@ -33,6 +33,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
 from PIL import Image
 
 from tests.models import write_tiny_model
@@ -56,10 +57,11 @@ from webapp.photos.access import photo_secret
 from webapp.photos.models import Batch, Face, Photo, ShareLink
 from webapp.photos.services.sharing import create_share_link
 from webapp.photos.tests.factories import stored_astronaut
-from webapp.registry.models import ModelVersion
+from webapp.registry.models import ModelVersion, Promotion
+from webapp.registry.selectors import get_champion
 from webapp.registry.services import promote_model_version, register_model_version
-from webapp.training.models import DatasetSnapshot, Shadow
-from webapp.training.services.runs import request_run
+from webapp.training.models import Shadow, TrainingRun
+from webapp.training.tests.judged import judged_run
 
 pytestmark = pytest.mark.django_db
 
@@ -90,7 +92,6 @@ photos:camera            GET    200   200   200   200   200    200   200   200
 photos:consent           POST   404   303   404   404   404    404   404   404
 photos:delete            POST   404   303   404   404   404    404   404   404
 photos:delete-all        POST   303   303   303   303   303    303   303   303
-photos:example           GET    200   200   200   200   200    200   200   200
 photos:export-csv        GET    404   200   404   404   404    404   404   404
 photos:export-json       GET    404   200   404   404   404    404   404   404
 photos:heat              GET    404   200   404   404   404    404   404   404
@@ -122,6 +123,8 @@ curation:disputes        GET    login login login login 403    403   200   200
 curation:export          GET    login login login login 403    403   200   200
 curation:face            GET    login login login login 200    404   404   404
 curation:gold            POST   login login login login 403    403   303   303
+curation:golds           GET    login login login login 403    403   200   200
+curation:golds           POST   login login login login 403    403   303   303
 curation:history         GET    login login login login 403    403   200   200
 curation:invite          POST   login login login login 403    403   403   200
 curation:judge           POST   login login login login 403    403   303   303
@@ -136,6 +139,32 @@ curation:undo            POST   login login login login 303    303   303   303
 curation:undo-alike      POST   login login login login 403    403   303   303
 curation:vote            POST   login login login login 303    303   303   303
 curation:withdraw        POST   login login login login 403    403   403   303
+
+# route                  method anon  owner other key   holder peer  judge admin
+training:cancel          POST   login login login login 403    403   403   303
+training:card            GET    login login login login 403    403   403   200
+training:compare         GET    login login login login 403    403   403   200
+training:gate            GET    login login login login 403    403   403   200
+training:manifest        GET    login login login login 403    403   403   200
+training:model-file      GET    login login login login 403    403   403   200
+training:promote         GET    login login login login 403    403   403   200
+training:promote         POST   login login login login 403    403   403   303
+training:retrain-without POST   login login login login 403    403   403   303
+training:rollback        GET    login login login login 403    403   403   200
+training:rollback        POST   login login login login 403    403   403   409
+training:run             GET    login login login login 403    403   403   200
+training:runs            GET    login login login login 403    403   403   200
+training:schedule        GET    login login login login 403    403   403   200
+training:schedule        POST   login login login login 403    403   403   303
+training:snapshot        GET    login login login login 403    403   403   200
+training:snapshot-manifest GET    login login login login 403    403   403   200
+training:snapshots       GET    login login login login 403    403   403   200
+training:start           POST   login login login login 403    403   403   303
+training:start-shadow    POST   login login login login 403    403   403   303
+training:stop-shadow     POST   login login login login 403    403   403   303
+training:version         GET    login login login login 403    403   403   200
+training:versions        GET    login login login login 403    403   403   200
+training:watch           GET    login login login login 403    403   403   200
 
 # route                  method anon  owner other key   holder peer  judge admin
 accounts:api-key-revoke  POST   login login login login 303    404   404   404
@@ -186,54 +215,29 @@ api-undo                 POST   401   401   401   403   409    409   409   409
 api-vote                 POST   401   401   401   403   201    404   404   404
 api-vote                 PUT    401   401   401   403   409    404   404   404
 
+# route                  method anon  owner other key   holder peer  judge admin
 api-compare              GET    401   401   401   403   403    403   403   404
 api-data-set             GET    401   401   401   403   403    403   403   200
 api-data-sets            GET    401   401   401   403   403    403   403   200
 api-drift                GET    401   401   401   403   403    403   403   200
-api-gate                 GET    401   401   401   403   403    403   403   409
+api-gate                 GET    401   401   401   403   403    403   403   200
 api-gate-faces           GET    401   401   401   403   403    403   403   200
-api-promote              POST   401   401   401   403   403    403   403   400
+api-promote              POST   401   401   401   403   403    403   403   201
 api-promotions           GET    401   401   401   403   403    403   403   200
 api-retrain-without      POST   401   401   401   403   403    403   403   409
-api-rollback             POST   401   401   401   403   403    403   403   400
+api-rollback             POST   401   401   401   403   403    403   403   409
 api-run                  GET    401   401   401   403   403    403   403   200
-api-run-cancel           POST   401   401   401   403   403    403   403   202
+api-run-cancel           POST   401   401   401   403   403    403   403   409
 api-runs                 GET    401   401   401   403   403    403   403   200
-api-runs                 POST   401   401   401   403   403    403   403   400
+api-runs                 POST   401   401   401   403   403    403   403   409
 api-schedule             GET    401   401   401   403   403    403   403   200
-api-schedule             PUT    401   401   401   403   403    403   403   400
+api-schedule             PUT    401   401   401   403   403    403   403   200
 api-shadow               DELETE 401   401   401   403   403    403   403   204
 api-shadows              GET    401   401   401   403   403    403   403   200
-api-shadows              POST   401   401   401   403   403    403   403   400
+api-shadows              POST   401   401   401   403   403    403   403   201
 api-training             GET    401   401   401   403   403    403   403   200
 api-version              GET    401   401   401   403   403    403   403   200
 api-versions             GET    401   401   401   403   403    403   403   200
-
-# route                  method anon  owner other key   holder peer  judge admin
-training:cancel          POST   login login login login 403    403   403   303
-training:card            GET    login login login login 403    403   403   200
-training:compare         GET    login login login login 403    403   403   200
-training:gate            GET    login login login login 403    403   403   200
-training:manifest        GET    login login login login 403    403   403   200
-training:model-file      GET    login login login login 403    403   403   200
-training:promote         GET    login login login login 403    403   403   200
-training:promote         POST   login login login login 403    403   403   422
-training:retrain-without POST   login login login login 403    403   403   303
-training:rollback        GET    login login login login 403    403   403   200
-training:rollback        POST   login login login login 403    403   403   409
-training:run             GET    login login login login 403    403   403   200
-training:runs            GET    login login login login 403    403   403   200
-training:schedule        GET    login login login login 403    403   403   200
-training:schedule        POST   login login login login 403    403   403   400
-training:snapshot        GET    login login login login 403    403   403   200
-training:snapshot-manifest GET  login login login login 403    403   403   200
-training:snapshots       GET    login login login login 403    403   403   200
-training:start           POST   login login login login 403    403   403   303
-training:start-shadow    POST   login login login login 403    403   403   303
-training:stop-shadow     POST   login login login login 403    403   403   303
-training:version         GET    login login login login 403    403   403   200
-training:versions        GET    login login login login 403    403   403   200
-training:watch           GET    login login login login 403    403   403   200
 
 # route                  method anon  owner other key   holder peer  judge admin
 admin:index              GET    login login login login login  login login 200
@@ -301,6 +305,8 @@ class World:
 
     owner: Visitor = field(default_factory=new_visitor)
     other: Visitor = field(default_factory=new_visitor)
+    run: TrainingRun | None = None
+    shadow: Shadow | None = None
 
     def __post_init__(self) -> None:
         self.people: dict[str, User] = {
@@ -386,6 +392,20 @@ class World:
             person=self.people["admin"], name="key-of-the-program"
         )
 
+    def train(self, folder: Path) -> None:
+        """One run with its candidate, which read along for a while. It takes its
+        time, and is there only where it is asked for."""
+        champion = get_champion()
+        assert champion is not None
+        self.run = judged_run(champion=champion, folder=folder)
+        assert self.run.candidate is not None
+        self.shadow = Shadow.objects.create(
+            candidate=self.run.candidate,
+            champion=champion,
+            ends_at=timezone.now(),
+            ended_at=timezone.now(),
+        )
+
     def client(self, actor: str, **options: Any) -> Client:
         client = Client(**options)
         if actor in self.people:
@@ -438,10 +458,16 @@ class World:
             "username": self.people["peer"].username,
             "name": "hopper",
             "kind": "csv",
-            "number": self.run.number,
-            "version": self.candidate.version,
-            "shadow_id": self.shadow.pk,
+            "number": 1,
+            "version": self.candidate,
+            "shadow_id": self.shadow.pk if self.shadow else uuid.uuid4(),
         }
+
+    @property
+    def candidate(self) -> str:
+        """What the run made; a name of nothing where none was made."""
+        made = self.run.candidate if self.run else None
+        return made.version if made else "none"
 
     def body(self, route: str, method: str) -> dict[str, Any]:
         """What the test client is told to send: fields of a form, or JSON."""
@@ -471,6 +497,11 @@ class World:
                 "face": [str(self.disputed.pk)],
                 "verdict": "happy",
             },
+            "training:start": lambda: {"mode": "head"},
+            "training:promote": lambda: {"champion": "tiny-1", "reason": "so"},
+            "training:rollback": lambda: {"champion": "tiny-1"},
+            "training:schedule": lambda: {"time": "03:00", "day": "*"},
+            "training:start-shadow": lambda: {"candidate": self.candidate},
             "curation:invite": lambda: {"role": "annotator"},
             "curation:change-person": lambda: {"action": "adjudicator"},
         }
@@ -482,6 +513,11 @@ class World:
             "api-judge": {"verdict": "happy"},
             "api-bulk": {"faces": [str(self.disputed.pk)], "verdict": "happy"},
             "api-invitations": {"role": "annotator"},
+            "api-runs": {"mode": "head"},
+            "api-promote": {"champion": "tiny-1", "reason": "so"},
+            "api-rollback": {"champion": "tiny-1"},
+            "api-schedule": {"enabled": False},
+            "api-shadows": {"candidate": self.candidate},
         }
         if route in documents:
             return {
@@ -608,8 +644,10 @@ def test_every_address_has_its_line() -> None:
 
 @pytest.mark.parametrize("route", sorted(routes()))
 def test_an_address_does_for_everybody_what_its_lines_say(
-    world: World, route: str
+    world: World, route: str, tmp_path: Path
 ) -> None:
+    if routes()[route].lookup_str.startswith("webapp.training."):
+        world.train(tmp_path)
     lines = [row for (name, _), row in rows().items() if name == route]
     for row in lines:
         check_answers(world, row)
@@ -887,13 +925,17 @@ def test_nobody_raises_their_own_role(world: World) -> None:
     assert Invitation.objects.filter(role=Role.ADMIN).count() == 0
 
 
-def test_refused_askers_change_nothing(world: World) -> None:
+def test_refused_askers_change_nothing(world: World, tmp_path: Path) -> None:
     """Whatever the table refuses leaves every row as it was."""
+    world.train(tmp_path)
 
     def state() -> list[Any]:
         return [
             list(model.objects.order_by("pk").values())
-            for model in (Photo, Batch, ShareLink, Correction, Claim, ApiKey)
+            for model in (
+                *(Photo, Batch, ShareLink, Correction, Claim, ApiKey),
+                *(TrainingRun, Shadow, ModelVersion, Promotion, PeriodicTask),
+            )
         ] + [list(User.objects.order_by("pk").values("username", "role", "is_active"))]
 
     before = state()
