@@ -367,18 +367,6 @@ class World:
         )
         QueuedFaceFactory(photo=ReadPhotoFactory(file_name=stored_astronaut()))
         (self.claim,) = claim_faces(person=self.people["holder"])
-        # What trains and serves.
-        self.champion = ModelVersion.objects.get(version="tiny-1")
-        self.candidate = ModelVersion.objects.get(version="tiny-2")
-        self.run = request_run(mode="head", requested_by=self.people["admin"])
-        self.snapshot = DatasetSnapshot.objects.create(
-            number=1, sha256="0" * 64, labels_sha256="1" * 64
-        )
-        self.shadow = Shadow.objects.create(
-            candidate=self.candidate,
-            champion=self.champion,
-            ends_at=timezone.now() + timedelta(hours=1),
-        )
         # What opens an account or an API.
         self.invitation, self.invitation_secret = invite_person(
             role=Role.ANNOTATOR,
@@ -593,7 +581,6 @@ def world(champion: ModelVersion) -> World:
 @pytest.fixture
 def champion(db: None, tmp_path: Path) -> ModelVersion:
     version = register_model_version(path=write_tiny_model(tmp_path, "tiny-1"))
-    register_model_version(path=write_tiny_model(tmp_path, "tiny-2"))
     promote_model_version(model_version=version, promoted_by=None, reason="test")
     return version
 
