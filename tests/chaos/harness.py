@@ -226,7 +226,7 @@ class Chaos:
     def settle(self) -> None:
         """Wait for the visitors, then at most 30 s for what they gave."""
         self.visitors.finish()
-        deadline = time.monotonic() + FINISHED_WITHIN_SECONDS
+        deadline = time.monotonic() + FINISHED_WITHIN_SECONDS * self.slowness
         for promise in self.visitors.promises:
             while self.visitors.photo(promise.path)["status"] not in ("done", "failed"):
                 assert time.monotonic() < deadline, f"{promise} is not finished"
