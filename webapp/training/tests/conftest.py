@@ -10,7 +10,7 @@ from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.services.serving import ModelServer
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import register_shipped_model
-from webapp.training.services import drift, readings
+from webapp.training.services import drift, job, readings
 from webapp.training.tests.factories import Labeller
 
 
@@ -23,6 +23,8 @@ def home(
     settings.MEDIA_ROOT = tmp_path / "media"
     settings.MIEN_HOME = tmp_path
     settings.DATASET_DIR = ""
+    # The lease's thread sees nothing of a test's transaction.
+    monkeypatch.setattr(job, "RENEW_EVERY_SECONDS", 3600.0)
     server = ModelServer()
     for module in (readings, drift):
         monkeypatch.setattr(module, "model_server", server)
