@@ -485,6 +485,7 @@ class World:
                 "face": [str(self.disputed.pk)],
                 "verdict": "happy",
             },
+            "curation:golds": lambda: {"face": [str(self.disputed.pk)]},
             "training:start": lambda: {"mode": "head"},
             "training:promote": lambda: {"champion": "tiny-1", "reason": "so"},
             "training:rollback": lambda: {"champion": "tiny-1"},

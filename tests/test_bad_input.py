@@ -716,6 +716,7 @@ def test_script_in_every_text_field_is_shown_as_text(script: str) -> None:
         "/accounts/api-keys/": {"name": script},
         "/curation/invitations/": {"role": script, "note": script},
         "/curation/alike/": {"face": script, "verdict": script},
+        "/curation/gold/": {"face": script},
         reverse("curation:judge", args=[face.pk]): {
             "verdict": script,
             "comment": script,

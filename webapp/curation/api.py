@@ -18,7 +18,13 @@ from webapp.accounts.services import invite_person
 from webapp.core.api import ErrorSerializer
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation import selectors
-from webapp.curation.models import MAX_COMMENT_LENGTH, Claim, Consensus, Verdict
+from webapp.curation.models import (
+    MAX_BULK,
+    MAX_COMMENT_LENGTH,
+    Claim,
+    Consensus,
+    Verdict,
+)
 from webapp.curation.services import claims, quality, votes
 from webapp.photos.api import validated
 
@@ -366,7 +372,7 @@ class JudgeView(APIView):
 
 class BulkSerializer(serializers.Serializer[Any]):
     faces = serializers.ListField(
-        child=serializers.UUIDField(), min_length=1, max_length=votes.MAX_BULK
+        child=serializers.UUIDField(), min_length=1, max_length=MAX_BULK
     )
     verdict = serializers.ChoiceField(choices=Verdict.choices)
 

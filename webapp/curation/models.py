@@ -25,6 +25,8 @@ MAX_SLOTS: Final = 3
 """Two people are asked; where they disagree, a third."""
 
 MAX_COMMENT_LENGTH: Final = 500
+MAX_BULK: Final = 200
+"""Faces that one click may concern."""
 MAX_DURATION_MS: Final = 3_600_000
 
 

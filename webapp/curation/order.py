@@ -1,7 +1,7 @@
 """In which order faces are labelled. Pure functions of what is known of a face.
 
 An order gives each face a priority, higher is sooner; ``CURATION_ORDER`` names the
-one in force. What each is worth is measured by ``benchmarks/queue_order.py``.
+one in force. What each is worth is measured by ``benchmarks/curation_queue_order.py``.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from webapp.curation.models import (
     Claim,
     ClaimStatus,
     Consensus,
+    ConsensusMethod,
     ConsensusState,
     Correction,
     GoldFace,
@@ -254,6 +255,22 @@ def disputed_faces() -> QuerySet[Consensus]:
         .select_related("face", "face__photo")
         .defer("face__crop")
         .order_by("created_at", "pk")
+    )
+
+
+def gold_candidates() -> QuerySet[Consensus]:
+    """Decided faces on which all who voted agree, the surest first: an adjudicator's
+    word, then the number of votes."""
+    return (
+        Consensus.objects.filter(
+            state=ConsensusState.DECIDED,
+            votes__gte=2,
+            agreement=1.0,
+            face__gold__isnull=True,
+            face__photo__training_consent_at__isnull=False,
+        )
+        .annotate(judged=Q(method=ConsensusMethod.ADJUDICATED))
+        .order_by("-judged", "-votes", "decided_at", "pk")
     )
 
 

@@ -25,6 +25,7 @@ urlpatterns = [
     path("curation/faces/<uuid:face_id>/judge/", views.judge, name="judge"),
     path("curation/faces/<uuid:face_id>/gold/", views.gold, name="gold"),
     path("curation/alike/", views.alike, name="alike"),
+    path("curation/gold/", views.golds, name="golds"),
     path("curation/alike/undo/<uuid:batch>/", views.undo_alike, name="undo-alike"),
     path("curation/invitations/", views.invite, name="invite"),
     path(

@@ -48,6 +48,8 @@ REASON_WORDS: Final[dict[str, str]] = {
     Reason.MANUAL: "Brought by an admin",
 }
 
+GOLDS_SHOWN: Final = 24
+
 VERDICTS: Final = [
     {
         "code": verdict,
@@ -256,6 +258,34 @@ def alike(request: HttpRequest) -> HttpResponse:
         "tab": "alike",
     }
     return _page(request, "alike", context)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@role_required(Role.ADJUDICATOR)
+def golds(request: HttpRequest) -> HttpResponse:
+    """Decided faces that may be gold: see, select, make them gold."""
+    if request.method == "POST":
+        try:
+            chosen = [uuid.UUID(value) for value in request.POST.getlist("face")]
+            quality.choose_many_gold(face_ids=chosen, chosen_by=_person(request))
+            messages.success(request, f"{len(chosen)} more gold.")
+        except ValueError:
+            messages.error(request, "Select faces of this page.")
+        except DomainError as error:
+            messages.error(request, str(error))
+        return see_other("curation:golds")
+    candidates = selectors.gold_candidates()
+    gold_count = GoldFace.objects.count()
+    context = {
+        "faces": candidates[:GOLDS_SHOWN],
+        "count": candidates.count(),
+        "gold_count": gold_count,
+        "lasts_for": gold_count * quality.LABELS_PER_GOLD,
+        "words": VERDICT_WORDS,
+        "tab": "golds",
+    }
+    return _page(request, "golds", context)
 
 
 @require_POST

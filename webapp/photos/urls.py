@@ -8,7 +8,6 @@ urlpatterns = [
     path("", upload.home, name="home"),
     path("photos/", upload.upload, name="upload"),
     path("camera/", camera.camera, name="camera"),
-    path("examples/<slug:name>", upload.example, name="example"),
     path("examples/<slug:name>/try", upload.try_example, name="try-example"),
     path("photos/mine/", history.mine, name="mine"),
     path("photos/mine/delete/", history.delete_all, name="delete-all"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from django.db import transaction
 from django.utils import timezone
 
 from webapp.accounts.models import User
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation.models import (
+    MAX_BULK,
     ClaimStatus,
     Consensus,
     ConsensusState,
@@ -26,6 +29,9 @@ GOLD_MINIMUM: Final = 10
 """Fewer answers say nothing yet."""
 
 GOLD_PASS: Final = 0.7
+
+LABELS_PER_GOLD: Final = 15
+"""As many as lie between two gold faces on average; see ``claims``."""
 
 _FRIENDLY: Final = (
     "Thank you for your labels. On the faces whose answer we know, {wrong} of your "
@@ -112,6 +118,17 @@ def choose_gold(*, face_id: uuid.UUID, chosen_by: User | None) -> GoldFace:
     return add_gold(
         face_id=face_id, verdict=Verdict(consensus.verdict), chosen_by=chosen_by
     )
+
+
+def choose_many_gold(*, face_ids: Sequence[uuid.UUID], chosen_by: User) -> None:
+    """Let many decided faces measure people: all of them, or none."""
+    if not 1 <= len(face_ids) <= MAX_BULK:
+        raise DomainError(
+            f"Select 1 to {MAX_BULK} faces, not {len(face_ids)}.", code="bad_count"
+        )
+    with transaction.atomic():
+        for face_id in sorted(set(face_ids)):
+            choose_gold(face_id=face_id, chosen_by=chosen_by)
 
 
 def add_gold(

@@ -15,6 +15,7 @@ from webapp.accounts.models import Role, User
 from webapp.core.errors import Conflict, DomainError, NotFound
 from webapp.curation.errors import ClaimLost, NothingToUndo
 from webapp.curation.models import (
+    MAX_BULK,
     MAX_COMMENT_LENGTH,
     MAX_DURATION_MS,
     Claim,
@@ -35,7 +36,6 @@ from webapp.curation.services.quality import pause_if_unreliable
 from webapp.photos.models import Face
 
 UNDO_STEPS: Final = 20
-MAX_BULK: Final = 200
 
 
 def submit_correction(

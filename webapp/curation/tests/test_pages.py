@@ -37,7 +37,7 @@ def dispute() -> Face:
 
 PAGES = {
     "annotator": ["dashboard", "desk", "me"],
-    "judge": ["disputes", "alike", "people"],
+    "judge": ["disputes", "alike", "golds", "people"],
 }
 
 
@@ -128,7 +128,7 @@ def test_pictures_are_for_who_holds_the_face(annotator: Person) -> None:
         url = reverse(f"curation:{name}", args=[claim.pk])
         picture = Image.open(io.BytesIO(client.get(url).content))
         assert picture.format == "JPEG"
-        assert stranger.get(url).status_code == 409
+        assert stranger.get(url).status_code == 404
         assert Client().get(url).status_code == 302
     assert picture.size == (512, 512)
 

@@ -5,16 +5,22 @@ import pytest
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation.models import Claim, ClaimStatus, Consensus, Correction, Pause
+from webapp.curation.selectors import gold_candidates, training_labels
 from webapp.curation.services.consensus import refresh_faces, weigh_people
 from webapp.curation.services.quality import (
     choose_gold,
+    choose_many_gold,
     drop_gold,
     gold_score,
     lift_pause,
     pause_if_unreliable,
 )
 from webapp.curation.services.votes import adjudicate, submit_correction
-from webapp.curation.tests.factories import FaceFactory, PersonFactory
+from webapp.curation.tests.factories import (
+    FaceFactory,
+    PersonFactory,
+    QueuedFaceFactory,
+)
 from webapp.photos.models import Face
 
 pytestmark = pytest.mark.django_db
@@ -163,3 +169,49 @@ def test_below_five_people_the_majority_stays() -> None:
 
     assert weigh_people() == 0
     assert not Consensus.objects.filter(method="weighted").exists()
+
+
+class TestGoldCandidates:
+    def test_only_faces_on_which_all_agree_are_offered(self) -> None:
+        agreed, disputed = QueuedFaceFactory.create_batch(2)
+        for verdict in ("happy", "happy"):
+            vote(PersonFactory(), agreed, verdict)
+        for verdict in ("sad", "unclear", "sad"):
+            vote(PersonFactory(), disputed, verdict)
+
+        assert [row.face_id for row in gold_candidates()] == [agreed.pk]
+
+    def test_chosen_ones_are_offered_no_more_and_train_nothing(self) -> None:
+        face = QueuedFaceFactory()
+        for _ in range(2):
+            vote(PersonFactory(), face, "happy")
+        assert [label.face_id for label in training_labels()] == [face.pk]
+
+        judge = PersonFactory(role=Role.ADJUDICATOR)
+        choose_many_gold(face_ids=[face.pk], chosen_by=judge)
+
+        assert face.gold.verdict == "happy"
+        assert not gold_candidates().exists()
+        assert list(training_labels()) == []
+
+    def test_an_undecided_one_among_them_makes_none_gold(self) -> None:
+        face, undecided = QueuedFaceFactory.create_batch(2)
+        for _ in range(2):
+            vote(PersonFactory(), face, "happy")
+        judge = PersonFactory(role=Role.ADJUDICATOR)
+
+        with pytest.raises(DomainError, match="has been decided"):
+            choose_many_gold(face_ids=[face.pk, undecided.pk], chosen_by=judge)
+        with pytest.raises(DomainError, match="Select 1 to"):
+            choose_many_gold(face_ids=[], chosen_by=judge)
+
+        assert gold_candidates().count() == 1
+
+
+def vote(person: User, face: Face, verdict: str) -> None:
+    """One annotator's vote on a face of the queue."""
+    taken = Claim.objects.filter(face=face, slot__isnull=False).count()
+    claim = Claim.objects.create(
+        face=face, person=person, slot=taken + 1, expires_at="2100-01-01T00:00Z"
+    )
+    submit_correction(person=person, claim_id=claim.pk, verdict=verdict)

@@ -68,18 +68,6 @@ def upload(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
-@require_safe
-def example(request: HttpRequest, name: str) -> HttpResponse:
-    """An example photograph, to be shown before it is tried."""
-    known = get_example(name)
-    if known is None:
-        raise Http404(name)
-    kind = "png" if known.path.endswith(".png") else "jpeg"
-    response = HttpResponse(known.read(), content_type=f"image/{kind}")
-    response["Cache-Control"] = "public, max-age=86400"
-    return response
-
-
 @require_POST
 def try_example(request: HttpRequest, name: str) -> HttpResponse:
     known = get_example(name)
