@@ -477,6 +477,8 @@ def _is_taken(port: int) -> bool:
 def main() -> int:
     """Run until asked to stop; 0, or 1 with a sentence that says what to do."""
     try:
+        # Said before anything starts.
+        _services(dict(os.environ), web_fd=-1)
         home = open_home(os.environ.get("MIEN_HOME") or str(BASE_DIR / "var"))
         lock = lock_home(home)
         listener = listen(os.environ.get("PORT") or str(DEFAULT_PORT))
