@@ -347,6 +347,7 @@ def _run_full(
     config = parse_config(Mode.FULL, job.run.config)
     assert isinstance(config, FullConfig)
     layout: Layout = bases.need_data_folder()
+    _remove_leftovers(job.run)
     job.step("Reading the data folder")
     train_faces, validation = full.load_folder(layout, start)
     job.say(
@@ -610,6 +611,13 @@ def _version_name(run: TrainingRun) -> str:
 def run_dir(run: TrainingRun) -> Path:
     """Where a full run keeps its checkpoint, on the host that trains."""
     return Path(settings.MIEN_HOME) / "training" / str(run.pk)
+
+
+def _remove_leftovers(run: TrainingRun) -> None:
+    """Checkpoints of runs that ended on another host: only one runs at a time."""
+    for path in run_dir(run).parent.glob("*"):
+        if path != run_dir(run):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_run_dir(run: TrainingRun) -> None:

@@ -134,12 +134,15 @@ def test_cancelled_full_run_ends_between_two_batches(
     def stages() -> str:
         return str(TrainingRun.objects.get(pk=run.pk).stage)
 
+    leftover = runs.run_dir(run).with_name("of-a-run-that-ended-elsewhere")
+    leftover.mkdir(parents=True)
     monkeypatch.setattr(jobs.Job, "check", cancel_while_training)
     work(run)
 
     assert run.state == RunState.CANCELLED
     assert run.candidate is None
     assert not runs.run_dir(run).exists()
+    assert not leftover.exists()
 
 
 def test_folder_that_is_none_fails_with_a_sentence(
