@@ -75,7 +75,9 @@ def line_plot(
     shown = [*values, *([threshold] if threshold is not None else []), *(bounds or ())]
     low, high = min(shown), max(shown)
     if high - low < 1e-9:
-        low, high = low - 0.5, high + 0.5
+        # One value, or always the same: in the middle of a narrow band.
+        room = max(abs(low) * 0.02, 1e-3)
+        low, high = low - room, high + room
 
     def y(value: float) -> float:
         share = (value - low) / (high - low)

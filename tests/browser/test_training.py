@@ -1,0 +1,147 @@
+"""An admin trains, judges, promotes and rolls back in Chromium; every page of training
+is looked at in both themes and three widths."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.accessibility import serious_violations
+from tests.browser.conftest import OpenPage
+from tests.browser.test_desk import log_in
+from tests.browser.test_look import PAGE_WIDTH
+from tests.stack import Stack, own_services
+
+RUN_LIMIT_MS = 120_000
+WIDTHS = (1280, 390, 320)
+
+# Labels as curation leaves them, one face without consent, and two days of drift.
+_PREPARE = """
+from datetime import timedelta
+from django.utils import timezone
+from webapp.registry.selectors import get_champion
+from webapp.training.models import DriftReading
+from webapp.training.tests.factories import Labeller
+champion = get_champion()
+Labeller(champion).faces(15)
+for back in range(9, -1, -1):
+    value = [0.03, 0.05, 0.04, 0.08, 0.07, 0.11, 0.15, 0.14, 0.19, 0.27][9 - back]
+    DriftReading.objects.create(
+        model_version=champion, day=timezone.now().date() - timedelta(days=back),
+        faces=120, warns=value > 0.2, measures=[{
+            "name": name, "words": words, "value": value * scale, "warn_above": 0.2,
+            "warns": value * scale > 0.2,
+            "labels": ["happy", "sad", "surprise", "neutral"],
+            "reference": [0.42, 0.1, 0.12, 0.36], "live": [0.3, 0.25, 0.15, 0.3],
+        } for name, words, scale in (
+            ("predictions", "What the model says", 1),
+            ("confidence", "How sure it is", 0.5),
+        )],
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A site of this module's own, where no run starts by itself."""
+    folder = Path(tempfile.mkdtemp(prefix="mien-training-"))
+    try:
+        with (
+            own_services() as services,
+            Stack(
+                folder / "home",
+                {**services, "MIEN_DEMO": "1", "MIEN_RETRAIN_AFTER_LABELS": "1000"},
+            ) as running,
+        ):
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def site(stack: Stack) -> str:
+    return f"http://127.0.0.1:{stack.port}"
+
+
+def look(page: Page, path: str) -> list[str]:
+    """What is wrong with a page, in light and dark, from 1280 to 320 pixels."""
+    trouble = []
+    page.goto(path)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        trouble += serious_violations(page)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        if page.evaluate(PAGE_WIDTH) > width:
+            trouble.append(f"{path} is wider than {width}")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.emulate_media(color_scheme="light")
+    return trouble
+
+
+def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
+    open_page: OpenPage, stack: Stack
+) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    trouble = [
+        line
+        for path in ("/training/", "/training/data-sets/", "/training/watch/")
+        for line in look(page, path)
+    ]
+    page.goto("/training/")
+    expect(page.locator("main")).to_contain_text("No run yet.")
+    stack.manage("shell", "-c", _PREPARE)
+
+    # By keyboard alone.
+    page.reload()
+    page.locator("#reason").focus()
+    page.keyboard.type("The first sixty faces")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/training/runs/1/")
+    expect(page.locator("h1")).to_have_text("Run 1: done", timeout=RUN_LIMIT_MS)
+    expect(page.locator("#announcer")).to_have_text("Run 1: done")
+    expect(page.locator(".log")).to_contain_text("The first sixty faces")
+
+    page.get_by_role("link", name="See what the gate says").click()
+    expect(page.locator(".verdict-card h2")).to_have_text("Promote")
+    page.get_by_role("link", name="Promote mien-1-head-1").click()
+    page.get_by_role("button", name="Yes, promote it").click()
+    expect(page.locator(".notices")).to_contain_text("mien-1-head-1 serves now")
+
+    page.goto("/training/watch/")
+    page.get_by_role("button", name="Let it read along").click()
+    expect(page.locator("main")).to_contain_text("reads along until")
+
+    paths = (
+        *("/training/", "/training/runs/1/", "/training/runs/1/gate/"),
+        *("/training/versions/", "/training/versions/mien-1-head-1/"),
+        "/training/compare/?left=mien-1&right=mien-1-head-1",
+        *("/training/data-sets/", "/training/data-sets/1/"),
+        *("/training/schedule/", "/training/watch/"),
+        *("/training/versions/mien-1/promote/", "/training/rollback/"),
+    )
+    trouble += [line for path in paths for line in look(page, path)]
+
+    page.goto("/training/rollback/")
+    page.get_by_role("button", name="Yes, roll back").click()
+    expect(page.locator(".notices")).to_contain_text("mien-1 serves again")
+    trouble += look(page, "/training/watch/")
+    assert trouble == []
+
+
+def test_all_of_it_works_without_scripts(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/", java_script_enabled=False)
+    log_in(page, "max")
+    page.get_by_role("link", name="Training", exact=True).click()
+    page.get_by_role("link", name="Schedule").click()
+    page.check("#enabled")
+    page.fill("#time", "04:30")
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.locator("main")).to_contain_text("04:30 UTC")
