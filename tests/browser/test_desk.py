@@ -23,6 +23,7 @@ FACES = 120
 LABELLED = 100
 MEDIAN_LIMIT_MS = 100
 P95_LIMIT_MS = 300
+SLOW_ANSWER_MS = 600
 _PASSWORDS = {name: password for name, _, password in DEMO_PEOPLE}
 
 
@@ -66,6 +67,12 @@ def log_in(page: Page, name: str) -> None:
     page.wait_for_url(lambda url: "login" not in url)
 
 
+def sent(page: Page) -> None:
+    """Labels go out one after the other, behind one's back: the desk says how many
+    are still on their way, and this waits for the last."""
+    expect(page.locator("[data-saving]")).to_have_text("", timeout=60_000)
+
+
 def saved(page: Page, count: int) -> None:
     expect(page.locator("[data-today]")).to_have_text(str(count))
 
@@ -89,6 +96,7 @@ def test_a_hundred_faces_by_keyboard_alone(open_page: OpenPage) -> None:
         # Nobody decides faster than this.
         page.wait_for_timeout(120)
 
+    sent(page)
     saved(page, LABELLED)
     times: list[float] = page.evaluate(
         "performance.getEntriesByName('next-face').map((entry) => entry.duration)"
@@ -159,6 +167,33 @@ def test_votes_wait_for_a_site_that_is_away(open_page: OpenPage) -> None:
     away = False
 
     saved(page, before + 3)
+
+
+def test_a_slow_site_loses_no_label(open_page: OpenPage) -> None:
+    """Keys come faster than answers: the labels queue up, and all of them arrive."""
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    before = int(page.locator("[data-today]").inner_text())
+
+    network = page.context.new_cdp_session(page)
+    network.send(
+        "Network.emulateNetworkConditions",
+        {
+            "offline": False,
+            "latency": SLOW_ANSWER_MS,
+            "downloadThroughput": -1,
+            "uploadThroughput": -1,
+        },
+    )
+    for _ in range(4):
+        page.keyboard.press("1")
+    expect(page.locator("[data-saving]")).to_contain_text("saving")
+
+    sent(page)
+    saved(page, before + 4)
+    expect(page.locator("[data-alert]")).to_be_hidden()
 
 
 def test_desk_works_without_scripts(open_page: OpenPage) -> None:

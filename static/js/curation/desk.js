@@ -31,6 +31,8 @@ let lookingBack = -1;
 let shownAt = performance.now();
 let showsPhoto = false;
 let unsent = 0;
+/** What the site refused; its words stay, whatever key comes next. */
+let refusals = 0;
 let filling = null;
 let chain = Promise.resolve();
 
@@ -97,7 +99,9 @@ function refused(error) {
     location.reload();
     return;
   }
-  alertWith(error.message);
+  refusals += 1;
+  const more = refusals > 1 ? ` (${refusals} times)` : "";
+  alertWith(`${error.message}${more}`);
 }
 
 function showUnsent() {
@@ -107,6 +111,12 @@ function showUnsent() {
 function alertWith(text) {
   part("alert").hidden = !text;
   part("alert-words").textContent = text;
+}
+
+function clearAlert() {
+  if (refusals === 0) {
+    alertWith("");
+  }
 }
 
 /** Have some faces ahead; asking again gives the same ones and renews them. */
@@ -180,7 +190,7 @@ function label(verdict, key, since) {
   if (!face) {
     return;
   }
-  alertWith("");
+  clearAlert();
   if (lookingBack >= 0) {
     revise(face, verdict);
     return;
@@ -222,7 +232,7 @@ function revise(face, verdict) {
 
 function undo() {
   lookingBack = -1;
-  alertWith("");
+  clearAlert();
   send(async () => {
     const claim = await ask("POST", urls.apiUndo);
     const index = done.findIndex((face) => face.id === claim.id);
