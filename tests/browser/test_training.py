@@ -73,7 +73,7 @@ def look(page: Page, path: str) -> list[str]:
     trouble = []
     page.goto(path)
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         trouble += serious_violations(page)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
