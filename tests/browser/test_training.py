@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from ml.inference import SHIPPED_MODEL
+from ml.manifest import load_manifest
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
 from tests.browser.test_desk import log_in
@@ -19,6 +21,8 @@ from tests.stack import Stack, own_services
 
 RUN_LIMIT_MS = 120_000
 WIDTHS = (1280, 390, 320)
+SHIPPED = load_manifest(SHIPPED_MODEL).version
+CANDIDATE = f"{SHIPPED}-head-1"
 
 # Labels as curation leaves them, one face without consent, and two days of drift.
 _PREPARE = """
@@ -110,9 +114,9 @@ def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
 
     page.get_by_role("link", name="See what the gate says").click()
     expect(page.locator(".verdict-card h2")).to_have_text("Promote")
-    page.get_by_role("link", name="Promote mien-1-head-1").click()
+    page.get_by_role("link", name=f"Promote {CANDIDATE}").click()
     page.get_by_role("button", name="Yes, promote it").click()
-    expect(page.locator(".notices")).to_contain_text("mien-1-head-1 serves now")
+    expect(page.locator(".notices")).to_contain_text(f"{CANDIDATE} serves now")
 
     page.goto("/training/watch/")
     page.get_by_role("button", name="Let it read along").click()
@@ -120,17 +124,17 @@ def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
 
     paths = (
         *("/training/", "/training/runs/1/", "/training/runs/1/gate/"),
-        *("/training/versions/", "/training/versions/mien-1-head-1/"),
-        "/training/compare/?left=mien-1&right=mien-1-head-1",
+        *("/training/versions/", f"/training/versions/{CANDIDATE}/"),
+        f"/training/compare/?left={SHIPPED}&right={CANDIDATE}",
         *("/training/data-sets/", "/training/data-sets/1/"),
         *("/training/schedule/", "/training/watch/"),
-        *("/training/versions/mien-1/promote/", "/training/rollback/"),
+        *(f"/training/versions/{SHIPPED}/promote/", "/training/rollback/"),
     )
     trouble += [line for path in paths for line in look(page, path)]
 
     page.goto("/training/rollback/")
     page.get_by_role("button", name="Yes, roll back").click()
-    expect(page.locator(".notices")).to_contain_text("mien-1 serves again")
+    expect(page.locator(".notices")).to_contain_text(f"{SHIPPED} serves again")
     trouble += look(page, "/training/watch/")
     assert trouble == []
 

@@ -139,8 +139,8 @@ def test_receipt_follows_a_flag_into_the_model(labeller: Labeller, admin: User) 
     done, words = last_step(learned.face)  # type: ignore[arg-type]
     assert done
     assert words.startswith(
-        "It is in data set 1, and version mien-1-head-1 learned from it. It does not "
-        "serve"
+        f"It is in data set 1, and version {run.candidate.version} learned from it. "
+        "It does not serve"
     )
     assert "among the faces that judge" in last_step(judging.face)[1]  # type: ignore[arg-type]
 

@@ -343,18 +343,19 @@ def test_command_line_follows_a_run_to_its_end(
     call_command("retrain", "--mode", "head", "--here", "--set", "curated_weight=4")
 
     said = capsys.readouterr().out
-    assert "Version mien-1-head-1: promote" in said
-    assert "manage.py promote mien-1-head-1" in said
-    call_command("promote", "mien-1-head-1")
-    assert ModelVersion.objects.get(is_champion=True).version == "mien-1-head-1"
+    candidate = f"{labeller.version.version}-head-1"
+    assert f"Version {candidate}: promote" in said
+    assert f"manage.py promote {candidate}" in said
+    call_command("promote", candidate)
+    assert ModelVersion.objects.get(is_champion=True).version == candidate
     call_command("rollback", "--reason", "only trying")
-    assert ModelVersion.objects.get(is_champion=True).version == "mien-1"
+    assert ModelVersion.objects.get(is_champion=True).version == labeller.version.version
     with pytest.raises(CommandError, match="no earlier version"):
         call_command("rollback")
     with pytest.raises(CommandError, match="There is no version 'x'; there are"):
         call_command("promote", "x")
     with pytest.raises(CommandError, match="There is nobody"):
-        call_command("promote", "mien-1-head-1", "--by", "nobody")
+        call_command("promote", candidate, "--by", "nobody")
     with pytest.raises(CommandError, match="NAME=VALUE"):
         call_command("retrain", "--set", "stay")
     with pytest.raises(CommandError, match="must be a number"):
