@@ -162,7 +162,7 @@ def test_rollback_goes_back_step_by_step(
         promotion = roll_back(rolled_back_by=admin, reason="worse")
         went_to.append(promotion.model_version.version)
 
-    assert went_to == ["bb", "a", "mien-1"]
+    assert went_to == ["bb", "a", champion.version]
     assert promotion.reason == "Rolled back from a. worse"
     with pytest.raises(Conflict, match="no earlier version"):
         roll_back(rolled_back_by=admin)

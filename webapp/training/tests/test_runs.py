@@ -343,13 +343,14 @@ def test_command_line_follows_a_run_to_its_end(
     call_command("retrain", "--mode", "head", "--here", "--set", "curated_weight=4")
 
     said = capsys.readouterr().out
-    candidate = f"{labeller.version.version}-head-1"
+    shipped = labeller.version.version
+    candidate = f"{shipped}-head-1"
     assert f"Version {candidate}: promote" in said
     assert f"manage.py promote {candidate}" in said
     call_command("promote", candidate)
     assert ModelVersion.objects.get(is_champion=True).version == candidate
     call_command("rollback", "--reason", "only trying")
-    assert ModelVersion.objects.get(is_champion=True).version == labeller.version.version
+    assert ModelVersion.objects.get(is_champion=True).version == shipped
     with pytest.raises(CommandError, match="no earlier version"):
         call_command("rollback")
     with pytest.raises(CommandError, match="There is no version 'x'; there are"):
