@@ -90,12 +90,12 @@ test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
 	$(PY) -m pytest $(ARGS)
 
 .PHONY: test-services
-test-services: venv browser ## The site's tests on PostgreSQL and Redis, started for them
-	@# test_make_run is about the embedded profile alone, the other two start services
-	@# of their own in every run.
+test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
+	@# test_make_run is about the embedded profile alone, the next two start services
+	@# of their own in every run, and what a browser shows is the same on each database.
 	$(PY) -m tests.services $(PY) -m pytest webapp tests \
 		--ignore=tests/test_make_run.py --ignore=tests/test_production.py \
-		--ignore=tests/test_hosts.py $(ARGS)
+		--ignore=tests/test_hosts.py --ignore=tests/browser $(ARGS)
 
 .PHONY: cut
 cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=)
