@@ -28,6 +28,10 @@ def delete_photo(*, photo: Photo) -> None:
     cannot be removed now, the orphan sweep does it.
     """
     with transaction.atomic():
+        # Locked before its faces are looked for: a worker that writes them just now
+        # is waited for, and one that comes later finds no photo.
+        locked = Photo.objects.select_for_update().filter(pk=photo.pk)
+        locked.first()
         Photo.objects.filter(pk=photo.pk).delete()
         transaction.on_commit(lambda: _delete_file(photo.file_name))
 
