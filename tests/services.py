@@ -161,6 +161,8 @@ class Services:
             [
                 *(program("redis-server"), "--bind", self._host, "--port", str(port)),
                 *("--dir", str(self._folder), "--appendonly", "yes", "--save", ""),
+                # Every site of a run takes databases of its own, and keeps them.
+                *("--databases", "256"),
                 # Other hosts come without a password in tests.
                 *("--protected-mode", "no"),
             ],
