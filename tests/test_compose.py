@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+import time
 import yaml
 
 from tests.services import Services, free_port, install_missing, program
@@ -225,7 +226,7 @@ def test_broker_takes_its_command_and_its_password_alone(tmp_path: Path) -> None
                     assert known.ping()
                     break
                 except redis.ConnectionError:
-                    continue
+                    time.sleep(0.05)
             assert known.config_get("appendonly") == {"appendonly": "yes"}
         with (
             redis.Redis.from_url(f"redis://127.0.0.1:{port}/0") as stranger,
