@@ -9,12 +9,12 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-import time
 import yaml
 
 from tests.services import Services, free_port, install_missing, program
