@@ -8,10 +8,12 @@ from typing import Any
 from celery import Celery
 from celery.signals import before_task_publish, task_postrun, task_prerun
 
+from webapp.config import messages
 from webapp.core.logs import job_id, request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 
+messages.install()
 app = Celery("mien")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
