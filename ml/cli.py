@@ -509,7 +509,10 @@ def compare(
     ] = None,
     pretrained: Annotated[
         list[str] | None,
-        typer.Option(help="vgg16=FILE: start that network from torchvision's weights."),
+        typer.Option(
+            help="vgg16=FILE: start that network from torchvision's weights; "
+            "recognition=FILE: from dlib's."
+        ),
     ] = None,
     labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
@@ -533,7 +536,9 @@ def compare(
         architecture, _, file = given.partition("=")
         if not file:
             raise DataError(f"{given!r}: write it as vgg16=FILE.")
-        entries.append(Entry(architecture, 3, Path(file)))
+        # dlib's weights are read in grey as well, and that is what is served.
+        channels = 1 if architecture == "recognition" else 3
+        entries.append(Entry(architecture, channels, Path(file)))
     if only:
         names = {entry.name: entry for entry in entries}
         unknown = [name for name in only if name not in names]

@@ -33,6 +33,8 @@ _TRIAL_BATCHES: Final = 4
 _TIMED_FACES: Final = 60
 _MIN_EPOCHS: Final = 3
 """A cosine over fewer epochs says little: heavy networks get shorter epochs."""
+PRETRAINED_RATE: Final = 0.01
+"""What pretrained weights know does not survive the rate that random ones need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ DEFAULT_ENTRIES: Final = (
     Entry("complex"),
     Entry("final"),
     Entry("final", 3),
+    Entry("recognition"),
 )
 
 
@@ -115,6 +118,7 @@ def _planned(
             channels=entry.channels,
             outputs=faces.targets.shape[1],
         ),
+        learning_rate=PRETRAINED_RATE if entry.weights else base.learning_rate,
     )
     plan_path = folder / PLAN_FILE
     if plan_path.is_file():
