@@ -1,65 +1,23 @@
-"""Plots as SVG geometry: the server computes, the template only draws."""
+"""Plots over days, and lists of bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
 
-WIDTH: Final = 600
-HEIGHT: Final = 160
-_FLOOR: Final = 136
-_CEILING: Final = 22
+from webapp.core.charts import BarPlot, bar_plot
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One day: where its bar stands in the plot, and what a reader hears."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class DayPlot:
-    """Bars over days. ``ticks`` are (x, word), ``peak`` the number at the top."""
-
-    columns: tuple[Column, ...]
-    ticks: tuple[tuple[float, str], ...]
-    peak: int
-    peak_y: float
-    total: int
-    width: int = WIDTH
-    height: int = HEIGHT
-    floor: int = _FLOOR
-
-
-def day_plot(days: Sequence[tuple[date, int]]) -> DayPlot:
-    """Columns of a count for each day, oldest first."""
-    peak = max((count for _, count in days), default=0)
-    step = WIDTH / max(len(days), 1)
-    reach = _FLOOR - _CEILING
-    columns = tuple(
-        Column(
-            x=round(index * step + step * 0.15, 2),
-            y=round(_FLOOR - reach * count / max(peak, 1), 2),
-            width=round(step * 0.7, 2),
-            height=round(reach * count / max(peak, 1), 2),
-            title=f"{day:%d %b}: {count}",
-        )
-        for index, (day, count) in enumerate(days)
-    )
-    ticks = tuple(
-        (round((index + 0.5) * step, 2), f"{day:%d %b}")
-        for index, (day, _) in enumerate(days)
-        if index % 7 == 3
-    )
-    return DayPlot(
-        columns, ticks, peak, float(_CEILING), sum(count for _, count in days)
+def day_plot(days: Sequence[tuple[date, int]]) -> BarPlot:
+    """Bars of how many labels each day brought, oldest first."""
+    total = sum(count for _, count in days)
+    return bar_plot(
+        days,
+        words=f"{total} labels in {{number}} days, at most {{peak}} a day",
+        form="%d %b",
+        tick_form="%d %b",
+        ticked=lambda index, _: index % 7 == 3,
     )
 
 

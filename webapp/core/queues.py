@@ -1,0 +1,35 @@
+"""Waking workers. The database knows what is owed: a lost message costs seconds,
+never the work."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+logger = logging.getLogger(__name__)
+
+
+def wake(task: str, owed: uuid.UUID, queue: str) -> bool:
+    """Send the id of what is owed to a queue; False where the broker is away."""
+    try:
+        current_app.send_task(task, args=[str(owed)], queue=queue, retry=False)
+    except (OperationalError, OSError) as error:
+        logger.warning("broker away, the sweep will wake a worker: %s", error)
+        return False
+    return True
+
+
+def count_waiting_messages(queue: str) -> int | None:
+    """How many messages lie in a queue; None where the broker is away."""
+    try:
+        with current_app.connection_for_read() as connection:
+            channel = connection.default_channel
+            # Declares it where the broker was emptied: the count is 0 then.
+            declared = channel.queue_declare(queue, durable=True)
+            return int(declared.message_count)
+    except (OperationalError, OSError) as error:
+        logger.warning("broker away: %s", error)
+        return None
