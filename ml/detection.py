@@ -102,12 +102,14 @@ class FaceDetector:
             max(1, round(photo.width * scale)),
             max(1, round(photo.height * scale)),
         )
-        resized = photo.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        if photo.mode != "RGB":
+            photo = photo.convert("RGB")
+        resized = photo.resize(size, Image.Resampling.BILINEAR)
         # The network halves five times: pad right and below to a multiple of 32.
         padded = (math.ceil(size[0] / 32) * 32, math.ceil(size[1] / 32) * 32)
-        pixels = np.zeros((padded[1], padded[0], 3), np.float32)
-        pixels[: size[1], : size[0]] = np.asarray(resized)
-        blob = np.ascontiguousarray(pixels[:, :, ::-1].transpose(2, 0, 1))[None]
+        blob = np.zeros((1, 3, padded[1], padded[0]), np.float32)
+        pixels = np.asarray(resized)[:, :, ::-1].transpose(2, 0, 1)
+        blob[0, :, : size[1], : size[0]] = pixels
         outputs = self._session.run(self._outputs, {"input": blob})
         candidates = _decode(outputs, padded, threshold)
         factor = (photo.width / size[0], photo.height / size[1])

@@ -97,10 +97,12 @@ class Chaos:
     slowness: float = 1.0
 
     def shares(self, parts: int) -> Iterator[int]:
-        """Let the visitors give ``count`` photos in so many helpings."""
+        """Let the visitors give ``count`` photos in so many helpings, each while what
+        follows is done; the next one begins when they have given the last."""
         for number in range(parts):
             self.visitors.allow(self.count // parts + (number < self.count % parts))
             yield number
+            self.visitors.wait_until_given()
 
     # --- What is done -------------------------------------------------------------
 

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 UPLOADERS: Final = 4
+UNREAD_AT_MOST: Final = 48
+"""Else what is measured after a fault is how long the line was before it."""
+
 _PATIENCE_SECONDS: Final = 150.0
+_GIVING_SECONDS: Final = 1200.0
 _ANSWER_SECONDS: Final = 60.0
 
 
@@ -36,14 +40,16 @@ class Word:
 
 
 class Visitors:
-    """Upload from several threads, never more than ``allow`` allows, and correct what
-    was read. What got no answer is sent again with the same key."""
+    """Upload from several threads, never more than ``allow`` allows and not while
+    many are unread, and correct what was read. What got no answer is sent again with
+    the same key."""
 
     def __init__(self, port: int, image: bytes) -> None:
         self._port = port
         self._image = image
         self._cookie = f"mien_visitor={secrets.token_urlsafe(32)}"
         self._allowance: queue.Queue[bool] = queue.Queue()
+        self._unread = threading.Semaphore(UNREAD_AT_MOST)
         self._to_correct: queue.Queue[Promise | None] = queue.Queue()
         self.promises: list[Promise] = []
         self.words: list[Word] = []
@@ -60,6 +66,13 @@ class Visitors:
     def allow(self, count: int) -> None:
         for _ in range(count):
             self._allowance.put(True)
+
+    def wait_until_given(self) -> None:
+        """Until all that was allowed is given, or about to be."""
+        deadline = time.monotonic() + _GIVING_SECONDS
+        while not self._allowance.empty():
+            assert time.monotonic() < deadline, "the visitors are stuck"
+            time.sleep(0.02)
 
     def upload(self) -> Promise:
         """One more, now, that nobody corrects."""
@@ -85,10 +98,12 @@ class Visitors:
 
     def _upload_all(self) -> None:
         while self._allowance.get():
+            self._unread.acquire()
             try:
                 promise = self._upload(str(uuid.uuid4()))
             except AssertionError as error:
                 self.errors.append(str(error))
+                self._unread.release()
                 continue
             self._to_correct.put(promise)
 
@@ -122,6 +137,8 @@ class Visitors:
                 self._correct(promise, twice=number % 3 == 0)
             except AssertionError as error:
                 self.errors.append(str(error))
+            finally:
+                self._unread.release()
 
     def _correct(self, promise: Promise, *, twice: bool) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS

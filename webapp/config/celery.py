@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import before_task_publish, task_postrun, task_prerun
+from django.db import close_old_connections
 
 from webapp.config import messages
 from webapp.core.logs import job_id, request_id
@@ -30,6 +31,8 @@ def carry_request_id(headers: dict[str, Any] | None = None, **_: Any) -> None:
 
 @task_prerun.connect
 def name_job(task_id: str, task: Any, **_: Any) -> None:
+    if not task.request.is_eager:
+        close_old_connections()
     job_id.set(task_id)
     request_id.set(str((task.request.headers or {}).get(REQUEST_ID, "")))
 

@@ -124,6 +124,8 @@ def database(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "webapp.core.sqlite",
             "NAME": unquote(parts.path),
+            # Opening it anew, with all that follows, costs more than a query.
+            "CONN_MAX_AGE": 60,
             "OPTIONS": {
                 # A transaction that will write takes its lock at once: with
                 # DEFERRED it would fail half-way instead of waiting its turn.

@@ -231,6 +231,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
         if hasattr(socket, name)
     },
 }
+# A connection to the database lives through many jobs; ``close_old_connections``
+# before each sees to those that are too old or broken.
+CELERY_DB_REUSE_MAX = 1_000_000_000
 # Publish once: what does not go out, the sweeper finds in the database.
 CELERY_TASK_PUBLISH_RETRY = False
 # Loading two networks takes longer than the default four seconds on a busy host.

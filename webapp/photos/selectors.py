@@ -234,10 +234,12 @@ def get_batch(*, batch_id: uuid.UUID, visitor_key: str | None) -> Batch:
 def get_photo_results(*, photos: Iterable[Photo]) -> list[PhotoResult]:
     """What is to be said of several photos, in their order, in one query."""
     listed = list(photos)
+    done = [photo for photo in listed if photo.status == PhotoStatus.DONE]
     predictions: dict[uuid.UUID, list[Prediction]] = {}
+    # For none of them Django asks nothing, and whoever waits for a photo asks often.
     for prediction in (
         Prediction.objects.filter(
-            face__photo__in=listed, model_version=F("face__photo__model_version")
+            face__photo__in=done, model_version=F("face__photo__model_version")
         )
         .select_related("face")
         .defer("face__crop", "activation")

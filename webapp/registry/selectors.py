@@ -15,6 +15,11 @@ def get_champion() -> ModelVersion | None:
     return ModelVersion.objects.filter(is_champion=True).first()
 
 
+def is_champion(model_version: ModelVersion) -> bool:
+    """Whether it still serves; cheaper than to read the champion again."""
+    return ModelVersion.objects.filter(pk=model_version.pk, is_champion=True).exists()
+
+
 def read_model_file(model_version: ModelVersion) -> tuple[ModelManifest, bytes]:
     """Manifest and ONNX bytes, unverified: the loader checks one against the other.
 

@@ -20,7 +20,7 @@ from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError
 from ml.runtime import Provider
 from webapp.registry.models import ModelVersion
-from webapp.registry.selectors import get_champion, read_model_file
+from webapp.registry.selectors import get_champion, is_champion, read_model_file
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,9 @@ class ModelServer:
         good one goes on serving, and the log says so. Raises ``NoModelServes``
         where there is none.
         """
+        model = self._model
+        if model is not None and is_champion(model.version):
+            return model
         champion = get_champion()
         if champion is None:
             raise NoModelServes("no model is registered: run manage.py bootstrap")
