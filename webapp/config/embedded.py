@@ -281,6 +281,8 @@ class Supervisor:
             "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
         }
         environment.setdefault("MIEN_DEMO", "1")
+        # No proxy stands before it that would wait for slow senders: each has a thread.
+        environment.setdefault("MIEN_WEB_THREADS", "32")
         metrics = self.home / "run" / "metrics"
         serve.fresh_metrics_folder(metrics)
         environment[serve.METRICS_DIR_NAME] = str(metrics)

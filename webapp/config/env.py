@@ -138,7 +138,6 @@ def database(url: str) -> dict[str, Any]:
                 "init_command": (
                     "PRAGMA journal_mode=WAL;"
                     "PRAGMA synchronous=FULL;"
-                    "PRAGMA cache_size=-16000;"
                     "PRAGMA mmap_size=134217728;"
                     # What is deleted is overwritten, not only forgotten.
                     "PRAGMA secure_delete=ON;"
