@@ -489,7 +489,7 @@ class World:
             "training:start": lambda: {"mode": "head"},
             "training:promote": lambda: {"champion": "tiny-1", "reason": "so"},
             "training:rollback": lambda: {"champion": "tiny-1"},
-            "training:schedule": lambda: {"time": "03:00", "day": "*"},
+            "training:schedule": lambda: {"time": "03:00", "often": "*"},
             "training:start-shadow": lambda: {"candidate": self.candidate},
             "curation:invite": lambda: {"role": "annotator"},
             "curation:change-person": lambda: {"action": "adjudicator"},

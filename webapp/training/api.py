@@ -403,6 +403,7 @@ def _schedule() -> Response:
                 "hour": schedule.hour,
                 "minute": schedule.minute,
                 "day_of_week": schedule.day_of_week,
+                "every_hours": schedule.every_hours,
                 "next_at": next_at,
             }
         ).data

@@ -264,14 +264,15 @@ def next_run_at(schedule: Schedule, *, now: datetime | None = None) -> datetime 
     if not schedule.enabled:
         return None
     now = now or timezone.now()
-    at = now.replace(hour=schedule.hour, minute=schedule.minute, second=0)
-    at = at.replace(microsecond=0)
+    midnight = now.replace(hour=0, minute=schedule.minute, second=0, microsecond=0)
     for days in range(8):
-        day = at + timedelta(days=days)
+        day = midnight + timedelta(days=days)
         # Python counts from Monday, cron from Sunday.
-        fits = schedule.day_of_week in ("*", str((day.weekday() + 1) % 7))
-        if day > now and fits:
-            return day
+        if schedule.day_of_week not in ("*", str((day.weekday() + 1) % 7)):
+            continue
+        for hour in schedule.hours:
+            if (at := day.replace(hour=hour)) > now:
+                return at
     return None
 
 

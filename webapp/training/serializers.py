@@ -28,6 +28,7 @@ from webapp.training.services.promotion import (
 )
 from webapp.training.services.readings import MAX_HOURS
 from webapp.training.services.runs import MAX_SEED
+from webapp.training.services.triggers import EVERY_HOURS
 
 
 class ReadinessSerializer(serializers.Serializer[Any]):
@@ -261,6 +262,12 @@ class ScheduleSerializer(serializers.Serializer[Any]):
         choices=["*", *(str(day) for day in range(7))],
         default="*",
         help_text="0 (Sunday) to 6, or * for every day.",
+    )
+    every_hours = serializers.ChoiceField(
+        choices=EVERY_HOURS,
+        default=24,
+        help_text="How often; less than 24 goes with every day alone, and hour is one "
+        "of the hours.",
     )
 
 

@@ -39,7 +39,7 @@ from webapp.training.services import acts, promotion, readings
 from webapp.training.services.comparing import Verdict
 from webapp.training.services.runs import cancel_run
 from webapp.training.services.snapshots import manifest_text, snapshot_is_intact
-from webapp.training.services.triggers import Schedule
+from webapp.training.services.triggers import EVERY_HOURS, Schedule
 from webapp.training.services.versions import compare_versions
 
 POLL_MS: Final = 1500
@@ -47,7 +47,8 @@ _PLOTTED_RUNS: Final = 20
 _PLOTTED_CURVES: Final = 5
 _FACES_SHOWN: Final = 24
 
-DAYS: Final = [
+_HOURS_SUFFIX: Final = "h"
+HOW_OFTEN: Final = [
     ("*", "every day"),
     ("1", "Mondays"),
     ("2", "Tuesdays"),
@@ -56,6 +57,11 @@ DAYS: Final = [
     ("5", "Fridays"),
     ("6", "Saturdays"),
     ("0", "Sundays"),
+    *(
+        (f"{hours}{_HOURS_SUFFIX}", f"every {hours} hours" if hours > 1 else "hourly")
+        for hours in reversed(EVERY_HOURS)
+        if hours < 24
+    ),
 ]
 
 admins_only: Final = role_required(Role.ADMIN)
@@ -74,7 +80,6 @@ def runs(request: HttpRequest) -> HttpResponse:
         "ready": pages.readiness(),
         "champion": get_champion(),
         "schedule": pages.current_schedule(),
-        "days": dict(DAYS),
         "plots": _plots_of_runs(latest[::-1]),
         "has_data_folder": bool(settings.DATASET_DIR),
         "max_reason_length": acts.MAX_REASON_LENGTH,
@@ -406,7 +411,8 @@ def schedule(request: HttpRequest) -> HttpResponse:
         "schedule": current,
         "time": f"{current.hour:02}:{current.minute:02}",
         "next_at": next_at,
-        "days": DAYS,
+        "choices": HOW_OFTEN,
+        "often": _how_often(current),
         "ready": pages.readiness(),
         "error": error,
     }
@@ -421,12 +427,24 @@ def _posted(request: HttpRequest) -> Schedule:
         numbers = int(hour), int(minute)
     except ValueError as error:
         raise DomainError("Please give a time as 03:00.", "bad_time") from error
+    often = request.POST.get("often", "*")
+    if often not in dict(HOW_OFTEN):
+        raise DomainError("Please choose how often from the list.", "bad_schedule")
+    several = often.endswith(_HOURS_SUFFIX)
     return Schedule(
         enabled=request.POST.get("enabled") == "1",
         hour=numbers[0],
         minute=numbers[1],
-        day_of_week=request.POST.get("day", "*"),
+        day_of_week="*" if several else often,
+        every_hours=int(often.removesuffix(_HOURS_SUFFIX)) if several else 24,
     )
+
+
+def _how_often(schedule: Schedule) -> str:
+    """The code in ``HOW_OFTEN``."""
+    if schedule.every_hours < 24:
+        return f"{schedule.every_hours}{_HOURS_SUFFIX}"
+    return schedule.day_of_week
 
 
 # --- Shadow and drift -----------------------------------------------------------------

@@ -79,4 +79,5 @@ def change_schedule(*, person: User, schedule: Schedule) -> None:
         subject="on" if schedule.enabled else "off",
         time=f"{schedule.hour:02}:{schedule.minute:02}",
         day_of_week=schedule.day_of_week,
+        every_hours=schedule.every_hours,
     )

@@ -36,6 +36,8 @@ from webapp.training.services.runs import request_run
 
 SCHEDULE_NAME: Final = "retrain-on-schedule"
 SCHEDULE_TASK: Final = "webapp.training.tasks.train_on_schedule"
+EVERY_HOURS: Final = (1, 2, 3, 4, 6, 8, 12, 24)
+"""What divides a day: each day is then like the other."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +45,19 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """When a head run starts by itself, in UTC. ``day_of_week`` is 0 (Sunday) to 6,
-    or ``*`` for every day."""
+    or ``*`` for every day. Where ``every_hours`` is less than a day, it starts that
+    often, on every day, and ``hour`` is one of the hours."""
 
     enabled: bool
     hour: int = 3
     minute: int = 0
     day_of_week: str = "*"
+    every_hours: int = 24
+
+    @property
+    def hours(self) -> list[int]:
+        """The hours of a day at which it starts, in [0, 23]."""
+        return list(range(self.hour % self.every_hours, 24, self.every_hours))
 
 
 def labels_since_last_run() -> int:
@@ -80,11 +89,13 @@ def get_schedule() -> Schedule:
     )
     if row is None or row.crontab is None:
         return Schedule(enabled=False)
+    hours = row.crontab.hour.split(",")
     return Schedule(
         enabled=row.enabled,
-        hour=int(row.crontab.hour),
+        hour=int(hours[0]),
         minute=int(row.crontab.minute),
         day_of_week=row.crontab.day_of_week,
+        every_hours=24 // len(hours),
     )
 
 
@@ -100,9 +111,18 @@ def set_schedule(*, schedule: Schedule, changed_by: User | None) -> None:
         raise RunRefused("A time is 00:00 to 23:59.")
     if schedule.day_of_week not in {"*", *(str(day) for day in range(7))}:
         raise RunRefused("A day of the week is 0 (Sunday) to 6, or * for every day.")
+    if schedule.every_hours not in EVERY_HOURS:
+        raise RunRefused(
+            f"A run starts every {', '.join(map(str, EVERY_HOURS[:-1]))} or 24 hours."
+        )
+    if schedule.every_hours < 24 and schedule.day_of_week != "*":
+        raise RunRefused(
+            "What starts several times a day starts on every day: leave the day of "
+            "the week at *."
+        )
     crontab, _ = CrontabSchedule.objects.get_or_create(
         minute=str(schedule.minute),
-        hour=str(schedule.hour),
+        hour=",".join(map(str, schedule.hours)),
         day_of_week=schedule.day_of_week,
         day_of_month="*",
         month_of_year="*",

@@ -377,20 +377,44 @@ def test_schedule_is_set_and_told(page: Client, admin: User) -> None:
     address = reverse("training:schedule")
 
     said = words(
-        page.post(address, {"enabled": "1", "time": "04:30", "day": "1"}, follow=True)
+        page.post(address, {"enabled": "1", "time": "04:30", "often": "1"}, follow=True)
     )
 
     assert get_schedule() == Schedule(True, 4, 30, "1")
     assert "Next: <b>Monday" in said
     assert AuditEntry.objects.get().action == "changed the training schedule"
-    words(page.post(address, {"time": "04:30", "day": "1"}, follow=True))
+    words(page.post(address, {"time": "04:30", "often": "1"}, follow=True))
+    assert not get_schedule().enabled
+
+
+def test_schedule_may_come_several_times_a_day(page: Client) -> None:
+    address = reverse("training:schedule")
+
+    said = words(
+        page.post(
+            address, {"enabled": "1", "time": "04:30", "often": "6h"}, follow=True
+        )
+    )
+
+    assert get_schedule().hours == [4, 10, 16, 22]
+    assert '<option value="6h" selected>every 6 hours' in said
+
+
+@pytest.mark.parametrize("often", ["5h", "0h", "h", "-6h", "every", "8", ""])
+def test_how_often_that_is_none_is_refused(page: Client, often: str) -> None:
+    response = page.post(
+        reverse("training:schedule"), {"enabled": "1", "time": "04:30", "often": often}
+    )
+
+    assert response.status_code == 400
+    assert b'role="alert"' in response.content
     assert not get_schedule().enabled
 
 
 @pytest.mark.parametrize("time", ["", "4", "25:00", "a:b", "04:61"])
 def test_a_time_that_is_none_is_refused(page: Client, time: str) -> None:
     response = page.post(
-        reverse("training:schedule"), {"enabled": "1", "time": time, "day": "*"}
+        reverse("training:schedule"), {"enabled": "1", "time": time, "often": "*"}
     )
 
     assert response.status_code == 400
@@ -414,6 +438,24 @@ def test_next_time_is_the_next_that_fits(day: str, expected: str) -> None:
     late = selectors_pages.next_run_at(schedule, now=now + timedelta(minutes=1))
     assert late is not None
     assert late > at or at.day == 4
+
+
+def test_next_time_of_several_a_day() -> None:
+    schedule = Schedule(True, hour=3, minute=15, every_hours=8)
+
+    at = [
+        selectors_pages.next_run_at(
+            schedule, now=datetime(2026, 1, 1, hour, 20, tzinfo=UTC)
+        )
+        for hour in (0, 3, 12, 20)
+    ]
+
+    assert [f"{moment:%d %H:%M}" for moment in at if moment] == [
+        "01 03:15",
+        "01 11:15",
+        "01 19:15",
+        "02 03:15",
+    ]
 
 
 def test_data_set_tells_what_is_in_it(page: Client, run: TrainingRun) -> None:

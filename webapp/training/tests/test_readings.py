@@ -208,6 +208,28 @@ def test_schedule_is_kept_where_the_beat_finds_it(admin: User) -> None:
         triggers.set_schedule(schedule=off, changed_by=PersonFactory())
 
 
+def test_schedule_of_several_times_a_day(admin: User) -> None:
+    wanted = triggers.Schedule(True, hour=9, minute=30, every_hours=6)
+
+    triggers.set_schedule(schedule=wanted, changed_by=admin)
+
+    task = PeriodicTask.objects.get(name=triggers.SCHEDULE_NAME)
+    assert task.crontab is not None
+    assert (task.crontab.hour, task.crontab.minute) == ("3,9,15,21", "30")
+    kept = triggers.get_schedule()
+    assert kept.hours == wanted.hours == [3, 9, 15, 21]
+    assert (kept.every_hours, kept.day_of_week) == (6, "*")
+    with pytest.raises(RunRefused, match="every 1, 2, 3, 4, 6, 8, 12 or 24 hours"):
+        triggers.set_schedule(
+            schedule=triggers.Schedule(True, every_hours=5), changed_by=admin
+        )
+    with pytest.raises(RunRefused, match="leave the day"):
+        triggers.set_schedule(
+            schedule=triggers.Schedule(True, day_of_week="1", every_hours=6),
+            changed_by=admin,
+        )
+
+
 def test_drift_warns_of_faces_that_are_not_like_those_trained_on(
     champion: ModelVersion,
 ) -> None:
