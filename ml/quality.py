@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ml.preprocessing import crop_face, face_region, face_roll_degrees
+from ml.preprocessing import UInt8Array, crop_face, face_region, face_roll_degrees
 from ml.types import DetectedFace, FaceQuality
 
 HINTS: Final[dict[str, str]] = {
@@ -34,12 +34,20 @@ _TILTED_ABOVE_DEGREES: Final = 30.0
 _CUT_BEYOND: Final = 0.12
 
 
-def face_quality(photo: Image.Image, face: DetectedFace) -> FaceQuality:
-    """Measure one face of an upright photo (in the photo's own pixels)."""
-    crop = crop_face(photo, face_region(face), _CROP_PX)[:, :, 0].astype(np.float32)
+def face_quality(
+    photo: Image.Image, face: DetectedFace, crop: UInt8Array | None = None
+) -> FaceQuality:
+    """Measure one face of an upright photo (in the photo's own pixels).
+
+    ``crop`` is the face as ``crop_face`` has cut it already; one of another size or
+    in colour is cut anew.
+    """
+    if crop is None or crop.shape != (_CROP_PX, _CROP_PX, 1):
+        crop = crop_face(photo, face_region(face), _CROP_PX)
+    grey = crop[:, :, 0].astype(np.float32)
     size_px = min(face.box.width, face.box.height)
-    sharpness = _laplacian_variance(crop)
-    brightness, contrast = float(crop.mean()), float(crop.std())
+    sharpness = _laplacian_variance(grey)
+    brightness, contrast = float(grey.mean()), float(grey.std())
     yaw, roll = _yaw(face), face_roll_degrees(face)
     inside = face.box.clipped(photo.width, photo.height).area / face.box.area
     found = {
