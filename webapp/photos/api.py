@@ -34,6 +34,7 @@ from webapp.photos.serializers import (
     PhotoBatchSerializer,
     PhotoSerializer,
     ShareLinkSerializer,
+    shown,
 )
 from webapp.photos.services.batches import delete_batch, submit_batch
 from webapp.photos.services.consent import set_consent
@@ -140,7 +141,7 @@ class PhotosView(APIView):
         )
         location = reverse("api-photo", args=[photo.pk])
         response = Response(
-            AcceptedSerializer(get_photo_result(photo=photo)).data,
+            shown(AcceptedSerializer, get_photo_result(photo=photo)),
             status=status.HTTP_202_ACCEPTED,
             headers={"Location": f"{location}?secret={photo_secret(photo.pk)}"},
         )
@@ -156,9 +157,7 @@ class PhotosView(APIView):
     def get(self, request: Request) -> Response:
         photos = photos_of(visitor_key=_visitor_key(request))[:_LISTED]
         results = get_photo_results(photos=photos)
-        # The stubs know no list where many is set.
-        serializer = PhotoSerializer(results, many=True)  # type: ignore[arg-type]
-        return _private(serializer.data)
+        return _private([shown(PhotoSerializer, result) for result in results])
 
     @extend_schema(
         operation_id="delete_photos",
@@ -185,7 +184,7 @@ class PhotoView(APIView):
     )
     def get(self, request: Request, photo_id: uuid.UUID) -> Response:
         photo = visible_photo(request, photo_id)
-        return _private(PhotoSerializer(get_photo_result(photo=photo)).data)
+        return _private(shown(PhotoSerializer, get_photo_result(photo=photo)))
 
     @extend_schema(
         operation_id="change_photo",
@@ -199,7 +198,7 @@ class PhotoView(APIView):
         choices = validated(ConsentSerializer(data=request.data), "invalid")
         set_consent(photos=Photo.objects.filter(pk=photo.pk), **choices)
         photo.refresh_from_db()
-        return _private(PhotoSerializer(get_photo_result(photo=photo)).data)
+        return _private(shown(PhotoSerializer, get_photo_result(photo=photo)))
 
     @extend_schema(
         operation_id="delete_photo",
@@ -324,7 +323,7 @@ class LiveView(APIView):
             "model_version": reading.model_version,
             "faces": faces,
         }
-        return _private(LiveSerializer(answer).data)
+        return _private(shown(LiveSerializer, answer))
 
 
 def validated(serializer: serializers.Serializer[Any], code: str) -> dict[str, Any]:
@@ -363,13 +362,13 @@ def _own_batch(request: Request, batch_id: uuid.UUID) -> Batch:
 
 def _batch_data(batch: Batch) -> dict[str, Any]:
     results = get_photo_results(photos=batch.photos.order_by("position"))
-    data: dict[str, Any] = PhotoBatchSerializer(
+    return shown(
+        PhotoBatchSerializer,
         {
             "id": batch.pk,
             "total": len(results),
             "finished": sum(result.finished for result in results),
             "refused": batch.refused,
             "photos": results,
-        }
-    ).data
-    return data
+        },
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from rest_framework import serializers
@@ -132,3 +133,17 @@ class LiveSerializer(serializers.Serializer[Any]):
 class ShareLinkSerializer(serializers.Serializer[Any]):
     url = serializers.URLField(help_text="Shown once: only its hash is kept.")
     expires_at = serializers.DateTimeField()
+
+
+def shown(kind: type[serializers.Serializer[Any]], value: object) -> dict[str, Any]:
+    """``kind(value).data``, without copying all its fields for each answer: whoever
+    waits for a photo asks often."""
+    return dict(_serializer(kind).to_representation(value))
+
+
+@cache
+def _serializer(
+    kind: type[serializers.Serializer[Any]],
+) -> serializers.Serializer[Any]:
+    """One for all threads: it keeps nothing of what it shows."""
+    return kind()
