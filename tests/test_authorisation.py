@@ -889,6 +889,22 @@ def test_revoked_key_and_closed_account_open_nothing(world: World) -> None:
         assert client.get(reverse("api-queue")).status_code in (401, 403)
 
 
+def test_a_key_that_may_train_opens_the_training_api_and_nothing_more(
+    world: World, tmp_path: Path
+) -> None:
+    world.train(tmp_path)
+    _, secret = create_api_key(
+        person=world.people["admin"], name="nightly", may_train=True
+    )
+    trainer = Client(headers={"Authorization": f"Bearer {secret}"})
+    for (route, method), row in rows().items():
+        if not route.startswith("api-") or method != "GET":
+            continue
+        trains = routes()[route].lookup_str.startswith("webapp.training.")
+        wanted = row.expected["admin" if trains else "key"]
+        assert outcome(trainer.get(world.address(route))) == wanted, route
+
+
 def test_ended_links_and_invitations_open_nothing(world: World) -> None:
     past = timezone.now() - timedelta(seconds=1)
     ShareLink.objects.update(expires_at=past)

@@ -1,12 +1,11 @@
-"""Who may do what: one order of roles, asked by pages and the API alike."""
+"""What pages and the API ask before they answer: one order of roles for both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final
+from typing import Any
 
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
@@ -15,18 +14,10 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from webapp.accounts.models import Role, User
+from webapp.accounts.models import ApiKey, Role, User
+from webapp.accounts.roles import has_role
 
 View = Callable[..., HttpResponseBase]
-
-_RANK: Final = {role: rank for rank, role in enumerate(Role)}
-
-
-def has_role(user: User | AnonymousUser, role: Role) -> bool:
-    """Whether an active person has the role or one above it."""
-    if not isinstance(user, User) or not user.is_active:
-        return False
-    return user.is_superuser or _RANK[Role(user.role)] >= _RANK[role]
 
 
 def role_required(role: Role) -> Callable[[View], View]:
@@ -63,3 +54,22 @@ class IsAdjudicator(IsAnnotator):
 
 class IsAdmin(IsAnnotator):
     role = Role.ADMIN
+
+
+def trainer_of(request: Request) -> User | None:
+    """The admin who asks: logged in, or by a key of theirs that may train."""
+    # Their static types name DRF's own tokens and Django's base class of users.
+    key: object = request.auth
+    person: object = request.user
+    if isinstance(key, ApiKey) and key.may_train:
+        person = key.person
+    if isinstance(person, User) and has_role(person, Role.ADMIN):
+        return person
+    return None
+
+
+class MayTrain(BasePermission):
+    """An admin, or a program to which one gave that right."""
+
+    def has_permission(self, request: Request, view: APIView | Any) -> bool:
+        return trainer_of(request) is not None

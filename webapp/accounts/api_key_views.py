@@ -19,7 +19,8 @@ from webapp.accounts.api_keys import (
     create_api_key,
     revoke_api_key,
 )
-from webapp.accounts.models import User
+from webapp.accounts.models import Role, User
+from webapp.accounts.roles import has_role
 from webapp.core.errors import DomainError
 
 
@@ -34,8 +35,9 @@ def api_keys(request: HttpRequest) -> HttpResponse:
     status, error, new_key, new_name = 200, "", "", ""
     if request.method == "POST":
         name = request.POST.get("name", "")
+        may_train = request.POST.get("may_train") == "1"
         try:
-            row, new_key = create_api_key(person=person, name=name)
+            row, new_key = create_api_key(person=person, name=name, may_train=may_train)
         except DomainError as refusal:
             status, error, new_name = refusal.http_status, str(refusal), name
         else:
@@ -45,6 +47,7 @@ def api_keys(request: HttpRequest) -> HttpResponse:
         "error": error,
         "new_key": new_key,
         "new_name": new_name,
+        "is_admin": has_role(person, Role.ADMIN),
         "max_keys": MAX_KEYS,
         "max_name_length": MAX_NAME_LENGTH,
         "api_url": request.build_absolute_uri("/api/v1/photos"),

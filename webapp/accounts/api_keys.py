@@ -1,8 +1,8 @@
 """API keys: made, listed, used and revoked by the people with an account.
 
 A key makes its program a visitor: it owns what it uploads and sees nothing else. It
-never carries the person's role, so that a key which leaks can neither label nor
-administrate.
+does not carry the person's role, so that a key which leaks can neither label nor
+administrate. An admin may give it one right, and has to say so: to train and promote.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from webapp.accounts.models import ApiKey, User
-from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.accounts import audit
+from webapp.accounts.models import ApiKey, Role, User
+from webapp.accounts.roles import has_role
+from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 
 MAX_KEYS: Final = 10
 MAX_NAME_LENGTH: Final = 60
@@ -27,12 +29,17 @@ _USED_AGAIN_AFTER: Final = timedelta(minutes=1)
 """A row is not written on every request."""
 
 
-def create_api_key(*, person: User, name: str) -> tuple[ApiKey, str]:
+def create_api_key(
+    *, person: User, name: str, may_train: bool = False
+) -> tuple[ApiKey, str]:
     """A new key's row and the key itself, which is shown once and not kept.
 
-    Raises ``DomainError`` for a name that will not do, and ``Conflict`` where the
-    person has one of that name or ``MAX_KEYS`` already.
+    Raises ``DomainError`` for a name that will not do, ``NotAllowed`` where somebody
+    gives a right that is not theirs, and ``Conflict`` where the person has a key of
+    that name or ``MAX_KEYS`` already.
     """
+    if may_train and not has_role(person, Role.ADMIN):
+        raise NotAllowed("Only an admin may make a key that trains and promotes.")
     name = " ".join(name.split())
     if not name or len(name) > MAX_NAME_LENGTH:
         raise DomainError(
@@ -55,7 +62,15 @@ def create_api_key(*, person: User, name: str) -> tuple[ApiKey, str]:
                 key_sha256=_hash(key),
                 hint=key[:_HINT_LENGTH],
                 visitor_key=_hash("visitor of " + secrets.token_urlsafe(32)),
+                may_train=may_train,
             )
+            if may_train:
+                audit.record(
+                    actor=person,
+                    action="made an API key that may train",
+                    subject=name,
+                    hint=row.hint,
+                )
     except IntegrityError as error:
         raise Conflict(
             f"You have a key named {name} already. Please choose another name.",

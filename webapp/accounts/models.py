@@ -75,8 +75,10 @@ class ApiKey(TimedModel):
     """What lets a program of a person's own use the API as a visitor of its own.
 
     Of the key only its SHA-256 is kept, and its first characters, to tell it from
-    others. ``visitor_key`` owns the photos that come with it. A key without a person
-    counts as revoked. Rows stay, so that the photos of a revoked key can be found.
+    others. ``visitor_key`` owns the photos that come with it. ``may_train`` lets it
+    do over the training API what its person may, for as long as that is an admin. A
+    key without a person counts as revoked. Rows stay, so that the photos of a revoked
+    key can be found.
     """
 
     person = models.ForeignKey(
@@ -89,6 +91,7 @@ class ApiKey(TimedModel):
     key_sha256 = models.CharField(max_length=64, unique=True)
     hint = models.CharField(max_length=12)
     visitor_key = models.CharField(max_length=64, unique=True)
+    may_train = models.BooleanField(default=False, db_default=False)
     last_used_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
 

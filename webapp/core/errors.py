@@ -28,6 +28,13 @@ class NotFound(DomainError):
     http_status = 404
 
 
+class NotAllowed(DomainError):
+    """Somebody else may do that."""
+
+    code = "permission_denied"
+    http_status = 403
+
+
 class Conflict(DomainError):
     code = "conflict"
     http_status = 409

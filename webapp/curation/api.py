@@ -12,8 +12,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from webapp.accounts.access import IsAdjudicator, IsAdmin, IsAnnotator, has_role
+from webapp.accounts.access import IsAdjudicator, IsAdmin, IsAnnotator
 from webapp.accounts.models import Role, User
+from webapp.accounts.roles import has_role
 from webapp.accounts.services import invite_person
 from webapp.core.api import ErrorSerializer
 from webapp.core.errors import DomainError, NotFound

@@ -22,8 +22,9 @@ from django.views.decorators.http import (
 )
 
 from webapp.accounts import audit
-from webapp.accounts.access import has_role, role_required
+from webapp.accounts.access import role_required
 from webapp.accounts.models import Invitation, Role, User
+from webapp.accounts.roles import has_role
 from webapp.accounts.services import (
     change_person,
     invite_person,

@@ -1,4 +1,5 @@
-"""Training over the API: the same services as the pages, for admins alone."""
+"""Training over the API: the same services as the pages, for admins, and for programs
+that one of them gave a key with that right."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from webapp.accounts.access import IsAdmin
+from webapp.accounts.access import MayTrain, trainer_of
+from webapp.accounts.models import User
 from webapp.core.api import ErrorSerializer
 from webapp.core.errors import Conflict, NotFound
-from webapp.curation.api import person_of
 from webapp.photos.api import validated
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion
@@ -50,7 +51,7 @@ def _list_of(shape: type[serializers.Serializer[Any]]) -> serializers.Serializer
 
 
 class AdminView(APIView):
-    permission_classes = [IsAdmin]
+    permission_classes = [MayTrain]
 
     def answer_page(
         self,
@@ -93,7 +94,7 @@ class RunsView(AdminView):
     )
     def post(self, request: Request) -> Response:
         fields = validated(shapes.RunRequestSerializer(data=request.data), "bad_run")
-        run = acts.start_run(person=person_of(request), **fields)
+        run = acts.start_run(person=_trainer(request), **fields)
         return Response(
             shapes.RunDetailSerializer(run).data, status=status.HTTP_202_ACCEPTED
         )
@@ -119,7 +120,7 @@ class CancelView(AdminView):
     )
     def post(self, request: Request, number: int) -> Response:
         run = selectors.get_run(number=number)
-        if not cancel_run(run=run, cancelled_by=person_of(request)):
+        if not cancel_run(run=run, cancelled_by=_trainer(request)):
             raise Conflict(f"Run {run.number} had ended already.")
         run = selectors.get_run(number=number)
         return Response(
@@ -228,7 +229,7 @@ class PromoteView(AdminView):
         )
         made = promotion.promote_version(
             model_version=candidate,
-            promoted_by=person_of(request),
+            promoted_by=_trainer(request),
             reason=fields.get("reason", ""),
             expected_champion=_named(fields["champion"]),
         )
@@ -252,7 +253,7 @@ class RollbackView(AdminView):
         if champion is None or champion.version != fields["champion"]:
             raise Conflict("Another version serves by now. Look at it, decide anew.")
         made = promotion.roll_back(
-            rolled_back_by=person_of(request), reason=fields.get("reason", "")
+            rolled_back_by=_trainer(request), reason=fields.get("reason", "")
         )
         return Response(
             shapes.PromotionSerializer(made).data, status=status.HTTP_201_CREATED
@@ -281,7 +282,7 @@ class RetrainWithoutView(AdminView):
     )
     def post(self, request: Request, version: str) -> Response:
         run = acts.retrain_without(
-            person=person_of(request),
+            person=_trainer(request),
             model_version=selectors.get_version(version=version).version,
         )
         return Response(
@@ -335,7 +336,7 @@ class ScheduleView(AdminView):
     )
     def put(self, request: Request) -> Response:
         fields = validated(shapes.ScheduleSerializer(data=request.data), "bad_schedule")
-        acts.change_schedule(person=person_of(request), schedule=Schedule(**fields))
+        acts.change_schedule(person=_trainer(request), schedule=Schedule(**fields))
         return _schedule()
 
 
@@ -361,7 +362,7 @@ class ShadowsView(AdminView):
         )
         shadow = readings.start_shadow(
             candidate=_named(fields["candidate"]),
-            requested_by=person_of(request),
+            requested_by=_trainer(request),
             hours=fields["hours"],
         )
         return Response(
@@ -378,7 +379,7 @@ class ShadowView(AdminView):
     def delete(self, request: Request, shadow_id: uuid.UUID) -> Response:
         readings.end_shadow(
             shadow=pages.get_shadow(shadow_id=shadow_id),
-            ended_by=person_of(request),
+            ended_by=_trainer(request),
         )
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -408,6 +409,13 @@ def _schedule() -> Response:
             }
         ).data
     )
+
+
+def _trainer(request: Request) -> User:
+    """Who asks; the permission has made sure of it."""
+    person = trainer_of(request)
+    assert person is not None
+    return person
 
 
 def _named(name: str) -> ModelVersion:

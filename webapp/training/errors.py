@@ -36,13 +36,6 @@ class ReasonNeeded(DomainError):
     http_status = 422
 
 
-class NotAllowed(DomainError):
-    """Only an admin decides which version serves."""
-
-    code = "permission_denied"
-    http_status = 403
-
-
 class CannotCompare(DomainError):
     """Two versions have no faces in common that both could be asked about."""
 

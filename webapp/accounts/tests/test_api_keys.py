@@ -17,8 +17,8 @@ from webapp.accounts.api_keys import (
     find_api_key,
     revoke_api_key,
 )
-from webapp.accounts.models import ApiKey, User
-from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.accounts.models import ApiKey, AuditEntry, Role, User
+from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 
 pytestmark = pytest.mark.django_db
 
@@ -71,6 +71,23 @@ class TestMaking:
 
         with pytest.raises(Conflict, match="revoke one first"):
             create_api_key(person=ada, name="one more")
+
+    def test_the_right_to_train_is_an_admins_to_give_and_is_written_down(
+        self, ada: User
+    ) -> None:
+        with pytest.raises(NotAllowed, match="Only an admin"):
+            create_api_key(person=ada, name="nightly", may_train=True)
+        assert not AuditEntry.objects.exists()
+        ada.role = Role.ADMIN
+        ada.save()
+
+        plain, _ = create_api_key(person=ada, name="booth")
+        row, _ = create_api_key(person=ada, name="nightly", may_train=True)
+
+        assert (plain.may_train, row.may_train) == (False, True)
+        entry = AuditEntry.objects.get()
+        assert (entry.actor, entry.subject) == ("ada", "nightly")
+        assert entry.details == {"hint": row.hint}
 
 
 class TestUsing:
@@ -156,6 +173,23 @@ class TestPage:
 
         assert "<script>x" not in page
         assert "&lt;script&gt;x" in page
+
+    def test_only_an_admin_is_offered_the_right_to_train(
+        self, client: Client, ada: User
+    ) -> None:
+        client.force_login(ada)
+        assert "may_train" not in client.get(PAGE).content.decode()
+        asked = client.post(PAGE, {"name": "nightly", "may_train": "1"})
+        assert asked.status_code == 403
+        assert "Only an admin" in asked.content.decode()
+        ada.role = Role.ADMIN
+        ada.save()
+
+        made = client.post(PAGE, {"name": "nightly", "may_train": "1"})
+
+        assert made.status_code == 200
+        assert "May train and promote" in made.content.decode()
+        assert api_keys_of(person=ada).get().may_train
 
     def test_revoking_is_one_form(self, client: Client, ada: User) -> None:
         client.force_login(ada)

@@ -8,8 +8,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from webapp.accounts.access import has_role
 from webapp.accounts.models import Invitation, Role, User
+from webapp.accounts.roles import has_role
 from webapp.accounts.services import (
     accept_invitation,
     change_person,

@@ -10,8 +10,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from webapp.accounts.access import has_role
 from webapp.accounts.models import Role, User
+from webapp.accounts.roles import has_role
 from webapp.core.errors import Conflict, DomainError, NotFound
 from webapp.curation.errors import ClaimLost, NothingToUndo
 from webapp.curation.models import (

@@ -6,13 +6,13 @@ from typing import Final
 
 from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError
-from webapp.accounts.access import has_role
 from webapp.accounts.models import Role, User
-from webapp.core.errors import Conflict
+from webapp.accounts.roles import has_role
+from webapp.core.errors import Conflict, NotAllowed
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion, read_model_file
 from webapp.registry.services import promote_model_version
-from webapp.training.errors import NotAllowed, ReasonNeeded
+from webapp.training.errors import ReasonNeeded
 from webapp.training.models import GateOutcome, TrainingRun
 
 MAX_REASON_LENGTH: Final = 1000

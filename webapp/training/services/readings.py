@@ -19,16 +19,15 @@ from django.utils import timezone
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import ManifestError, ModelFileError
-from webapp.accounts.access import has_role
 from webapp.accounts.models import Role, User
-from webapp.core.errors import Conflict
+from webapp.accounts.roles import has_role
+from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.models import ConsensusState, Correction, Reason, Source
 from webapp.curation.services.queue import enqueue_faces
 from webapp.photos.models import Face, PhotoStatus, Prediction
 from webapp.photos.services.serving import NoModelServes, model_server
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, read_model_file
-from webapp.training.errors import NotAllowed
 from webapp.training.models import Shadow
 from webapp.training.services.snapshots import read_crops
 

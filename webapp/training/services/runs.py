@@ -29,22 +29,16 @@ from ml.manifest import ModelManifest, manifest_path, write_atomically
 from ml.preprocessing import whole_picture
 from ml.quality import HINTS, face_quality
 from ml.retraining import RetrainingError
-from webapp.accounts.access import has_role
 from webapp.accounts.models import Role, User
-from webapp.core.errors import DomainError
+from webapp.accounts.roles import has_role
+from webapp.core.errors import DomainError, NotAllowed
 from webapp.curation.models import Correction, Source
 from webapp.photos.models import Face
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion
 from webapp.registry.services import register_model_version
 from webapp.training.configs import FullConfig, HeadConfig, parse_config
-from webapp.training.errors import (
-    AlreadyRunning,
-    NotAllowed,
-    NothingNew,
-    RunFailed,
-    RunRefused,
-)
+from webapp.training.errors import AlreadyRunning, NothingNew, RunFailed, RunRefused
 from webapp.training.models import (
     MAX_ATTEMPTS,
     UNFINISHED,

@@ -13,16 +13,11 @@ from django.conf import settings
 from django.db import transaction
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
-from webapp.accounts.access import has_role
 from webapp.accounts.models import Role, User
-from webapp.core.errors import DomainError
+from webapp.accounts.roles import has_role
+from webapp.core.errors import DomainError, NotAllowed
 from webapp.curation.selectors import count_new_labels
-from webapp.training.errors import (
-    AlreadyRunning,
-    NotAllowed,
-    NothingNew,
-    RunRefused,
-)
+from webapp.training.errors import AlreadyRunning, NothingNew, RunRefused
 from webapp.training.models import (
     UNFINISHED,
     GateOutcome,

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from webapp.accounts.api_keys import create_api_key
-from webapp.accounts.models import User
+from webapp.accounts.models import AuditEntry, Role, User
 from webapp.photos.models import Photo
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion
@@ -203,9 +203,31 @@ def test_what_is_not_there_is_404_in_words(api: Client, path: str) -> None:
 
 
 def test_an_admins_api_key_trains_nothing(client: Client, admin: User) -> None:
-    """A key never carries its person's role."""
+    """A key does not carry its person's role."""
     _, key = create_api_key(person=admin, name="program")
 
     response = client.get(f"{API}/runs", headers={"Authorization": f"Bearer {key}"})
 
     assert response.status_code == 403
+
+
+def test_a_key_with_the_right_to_train_acts_for_its_admin_as_long_as_they_are_one(
+    client: Client, admin: User, champion: ModelVersion
+) -> None:
+    _, key = create_api_key(person=admin, name="program", may_train=True)
+
+    def put() -> int:
+        return client.put(
+            f"{API}/schedule",
+            {"enabled": True, "every_hours": 6},
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {key}"},
+        ).status_code
+
+    assert put() == 200
+    entry = AuditEntry.objects.get(action="changed the training schedule")
+    assert entry.actor == admin.username
+    admin.is_superuser = False
+    admin.role = Role.ADJUDICATOR
+    admin.save()
+    assert put() == 403

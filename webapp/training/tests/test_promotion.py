@@ -10,13 +10,13 @@ from django.db import connection
 from ml.inference import SHIPPED_MODEL
 from tests.models import write_tiny_model
 from webapp.accounts.models import Role, User
-from webapp.core.errors import Conflict
+from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.services.serving import ModelServer
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion
 from webapp.registry.services import register_model_version
-from webapp.training.errors import NotAllowed, ReasonNeeded
+from webapp.training.errors import ReasonNeeded
 from webapp.training.models import GateOutcome, TrainingRun
 from webapp.training.selectors import needs_reason
 from webapp.training.services.promotion import (

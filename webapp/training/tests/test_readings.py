@@ -11,7 +11,7 @@ from django_celery_beat.models import PeriodicTask
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.accounts.models import User
-from webapp.core.errors import Conflict
+from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.models import Consensus, Correction, QueueItem, Reason
 from webapp.curation.receipts import get_receipt, receipt_secret
 from webapp.curation.tests.factories import FaceFactory, PersonFactory, ReadPhotoFactory
@@ -19,7 +19,7 @@ from webapp.photos.models import Face, Photo, Prediction
 from webapp.photos.services.consent import set_consent
 from webapp.registry.models import ModelVersion
 from webapp.training import selectors
-from webapp.training.errors import NotAllowed, RunRefused
+from webapp.training.errors import RunRefused
 from webapp.training.models import (
     DriftReading,
     RunState,

@@ -13,16 +13,12 @@ from django.utils import timezone
 
 from ml.inference import EmotionClassifier
 from webapp.accounts.models import User
+from webapp.core.errors import NotAllowed
 from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.services.erasure import delete_photo
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import read_model_file
-from webapp.training.errors import (
-    AlreadyRunning,
-    NotAllowed,
-    NothingNew,
-    RunRefused,
-)
+from webapp.training.errors import AlreadyRunning, NothingNew, RunRefused
 from webapp.training.models import (
     MAX_ATTEMPTS,
     FaceComparison,
