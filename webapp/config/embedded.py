@@ -29,7 +29,7 @@ from webapp.config.serve import BASE_DIR
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
 
-_FIRST_DELAY_SECONDS: Final = 0.5
+_FIRST_DELAY_SECONDS: Final = 0.2
 _LONGEST_DELAY_SECONDS: Final = 10.0
 _HEALTHY_AFTER_SECONDS: Final = 5.0
 """Who lived this long is started again after the first, short delay."""

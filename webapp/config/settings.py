@@ -246,7 +246,7 @@ CELERY_BEAT_MAX_LOOP_INTERVAL = 1
 CELERY_BEAT_SCHEDULE = {
     "sweep-photos": {
         "task": "webapp.photos.tasks.sweep_photos",
-        "schedule": schedule(2.0),
+        "schedule": schedule(1.0),
         # A sweep that nobody took in time is void: the next one is on its way.
         "options": {"expires": 4.0, "queue": "default"},
     },
@@ -429,7 +429,7 @@ LOGGING = {
         "level": env.text("MIEN_LOG_LEVEL", "INFO"),
     },
     "loggers": {
-        # One line a task or beat is too many when the sweep runs every two seconds.
+        # One line a task or beat is too many when the sweep runs every second.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
