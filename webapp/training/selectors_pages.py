@@ -195,12 +195,14 @@ def class_rows(
     rows = []
     for emotion in EMOTIONS:
         one, other = before.get(emotion.value, {}), after.get(emotion.value, {})
+        support = one.get("support", other.get("support"))
+        if not support:
+            # Of no faces none are found, and none are missed.
+            rows.append(FigureRow(emotion.value, None, None, support=support))
+            continue
         rows.append(
             FigureRow(
-                emotion.value,
-                one.get("recall"),
-                other.get("recall"),
-                support=one.get("support", other.get("support")),
+                emotion.value, one.get("recall"), other.get("recall"), support=support
             )
         )
     return rows
