@@ -100,20 +100,11 @@ def compare(
     clearly worse counts against the candidate. Raises ``CannotCompare``.
     """
     rules = rules or GateRules()
-    said = {
-        "champion": (answers_of(champion, base), answers_of(champion, curated)),
-        "candidate": (answers_of(candidate, base), answers_of(candidate, curated)),
-    }
+    said = [_answers_of_both(champion, candidate, faces) for faces in (base, curated)]
     labels = np.concatenate([base.labels, curated.labels])
-    frozen = Answers(
-        FROZEN,
-        labels,
-        np.concatenate(said["champion"]),
-        np.concatenate(said["candidate"]),
-    )
-    hold_out = Answers(
-        HOLD_OUT, curated.labels, said["champion"][1], said["candidate"][1]
-    )
+    before, after = (np.concatenate(parts) for parts in zip(*said, strict=True))
+    frozen = Answers(FROZEN, labels, before, after)
+    hold_out = Answers(HOLD_OUT, curated.labels, *said[1])
     latency = measure_latency(champion, candidate)
     sets = [frozen]
     notes: list[str] = []
@@ -145,9 +136,23 @@ def compare(
             "slices": slices,
             "latency": latency,
         },
-        champion=said["champion"][1],
-        candidate=said["candidate"][1],
+        champion=said[1][0],
+        candidate=said[1][1],
     )
+
+
+def _answers_of_both(
+    champion: EmotionClassifier, candidate: EmotionClassifier, faces: JudgedFaces
+) -> tuple[Float64Array, Float64Array]:
+    """``answers_of`` each; a body that they share looks at the faces once."""
+    seen = features_of(champion, faces)
+    if _share_body(champion, candidate):
+        return probabilities(champion, seen), probabilities(candidate, seen)
+    return probabilities(champion, seen), answers_of(candidate, faces)
+
+
+def _share_body(left: EmotionClassifier, right: EmotionClassifier) -> bool:
+    return body_sha256(left.manifest) == body_sha256(right.manifest)
 
 
 def answers_of(classifier: EmotionClassifier, faces: JudgedFaces) -> Float64Array:
@@ -190,8 +195,8 @@ def measure_latency(
 ) -> dict[str, float]:
     """Milliseconds a face, each version's quickest of several turns, one after the
     other. Versions that share their body do the same sums: no stopwatch is asked."""
-    first = _milliseconds([champion])[0]
-    if body_sha256(champion.manifest) == body_sha256(candidate.manifest):
+    if _share_body(champion, candidate):
+        first = _milliseconds([champion])[0]
         return {"champion_ms": first, "candidate_ms": first, "ratio": 1.0}
     before, after = _milliseconds([champion, candidate])
     return {

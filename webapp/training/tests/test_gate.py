@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.inference import SHIPPED_MODEL, EmotionClassifier, softmax
 from ml.manifest import read_model, sha256_of
 from ml.retraining import RetrainingData, load_retraining, refit_head, with_head
 from webapp.training.errors import CannotCompare
 from webapp.training.services.comparing import JudgedFaces, Verdict, compare
 
 Head = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+EVERY: Final = 3
+"""A head refitted on a third of the base's faces errs as one on all of them, sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +76,11 @@ def dropped_class(champion: EmotionClassifier, data: RetrainingData) -> Head:
 
 
 def shuffled_labels(champion: EmotionClassifier, data: RetrainingData) -> Head:
-    order = np.random.default_rng(0).permutation(len(data.targets))
+    targets = np.random.default_rng(0).permutation(data.targets[::EVERY])
     return refit_head(
-        data.features,
-        data.targets[order],
-        data.weights,
+        data.features[::EVERY],
+        targets,
+        data.weights[::EVERY],
         (champion.head_weight * 0, champion.head_bias * 0),
     )
 
@@ -121,18 +125,19 @@ def test_the_champion_itself_passes(
 def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
     champion: EmotionClassifier, data: RetrainingData
 ) -> None:
-    """Thirty faces that only the champion reads right."""
+    """Thirty faces that only the champion reads right, and no other that suffers."""
     crops = np.random.default_rng(0).integers(0, 256, (30, 48, 48, 1), np.uint8)
     features = champion.features(crops)
     said = (features @ champion.head_weight.T + champion.head_bias).argmax(axis=1)
     other = (said + 1) % 4
-    own = np.eye(4, dtype=np.float32)
+    # The base asks for what the champion says of it, as in a head run.
+    base = data.features[::EVERY]
+    own = softmax(base @ champion.head_weight.T + champion.head_bias)
     head = refit_head(
-        np.concatenate([data.features, features]),
-        np.concatenate([data.targets, own[other]]),
-        np.concatenate([data.weights, np.full(30, 50, np.float32)]),
+        np.concatenate([base, features]),
+        np.concatenate([own.astype(np.float32), np.eye(4, dtype=np.float32)[other]]),
+        np.concatenate([data.weights[::EVERY], np.full(30, 50 / EVERY, np.float32)]),
         (champion.head_weight, champion.head_bias),
-        0.0,
     )
     verdict = compare(
         champion=champion,
@@ -148,6 +153,7 @@ def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
 
     reasons = [row["reason"] for row in verdict.to_dict()["findings"]]
     assert verdict.to_dict()["outcome"] == "reject"
+    assert not any("Worse: accuracy on the frozen" in reason for reason in reasons)
     assert any("Worse: the curated hold-out" in reason for reason in reasons)
     assert any("Worse: dark faces" in reason for reason in reasons)
 
