@@ -36,9 +36,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from benchmarks.latency import machine
 from tests.pictures import astronaut, encode
-from tests.stack import Stack
+from tests.stack import SERVICES, Stack
 
 CLIENTS: Final = 6
 OVERLOAD_CLIENTS: Final = 48
@@ -140,15 +142,22 @@ class Site:
         """Megabytes of its own that each service has, all its processes together."""
         return {
             name: sum(
-                process.memory_full_info().uss
-                for process in (
-                    self._stack.service(name),
-                    *self._stack.service(name).children(),
-                )
+                process.memory_full_info().uss for process in self._processes(name)
             )
             / 1024**2
             for name in ("web", "inference")
         }
+
+    def processor_seconds(self) -> dict[str, float]:
+        """What each service has had of the processors since it started."""
+        return {
+            name: sum(sum(process.cpu_times()[:2]) for process in self._processes(name))
+            for name in SERVICES
+        }
+
+    def _processes(self, name: str) -> list[psutil.Process]:
+        main = self._stack.service(name)
+        return [main, *main.children()]
 
 
 def measure_capacity(site: Site, seconds: float) -> float:

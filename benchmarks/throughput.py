@@ -173,7 +173,19 @@ def site(image: bytes, seconds: float) -> float:
     ):
         running = Site(stack, image)
         measure_capacity(running, 5)
-        return measure_capacity(running, seconds)
+        before, started_at = running.processor_seconds(), time.monotonic()
+        rate = measure_capacity(running, seconds)
+        photos = rate * (time.monotonic() - started_at)
+        spent = {
+            name: 1000 * (after - before[name]) / photos
+            for name, after in running.processor_seconds().items()
+        }
+        print(
+            f"   processors, ms a photo: {sum(spent.values()):.1f}; "
+            + ", ".join(f"{name} {value:.1f}" for name, value in spent.items()),
+            flush=True,
+        )
+        return rate
 
 
 def table(figures: dict[str, list[float]]) -> str:

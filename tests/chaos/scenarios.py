@@ -57,11 +57,13 @@ def broker(chaos: Chaos, _: float) -> None:
 
 
 def beat(chaos: Chaos, _: float) -> None:
-    """The beat is killed at the moment in which all messages are lost."""
+    """The beat is killed at the moment in which all messages are lost, those of
+    photos that nobody could read meanwhile among them."""
     for _number in chaos.shares(chaos.kills):
-        chaos.kill("beat")
-        chaos.empty_broker()
-        time.sleep(1)
+        with chaos.stopped_readers():
+            chaos.kill("beat")
+            time.sleep(0.5)
+            chaos.empty_broker()
 
 
 def locked(chaos: Chaos, seconds: float) -> None:
