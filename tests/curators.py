@@ -32,19 +32,36 @@ for name in ("ada", "ben"):
 """
 
 _READ = """
-import json
-from webapp.training.models import FaceComparison, TrainingRun
-from webapp.registry.models import ModelVersion
-print(json.dumps([
-    {
+import json, time
+from webapp.training.models import TrainingRun
+
+def told(run):
+    return {
         "number": run.number, "state": run.state, "message": run.message,
         "outcome": run.outcome, "attempts": run.attempts, "curves": run.curves,
         "report": run.report, "stage": run.stage,
         "candidate": run.candidate.version if run.candidate else "",
         "lines": [line.text for line in run.lines.all()],
     }
-    for run in TrainingRun.objects.order_by("number")
-]))
+"""
+
+_READ_ALL = """
+print(json.dumps([told(run) for run in TrainingRun.objects.order_by("number")]))
+"""
+
+# Asks the database itself: to start a process for each look takes longer than epochs.
+_WAIT = """
+import os
+number, attempts, epochs = json.loads(os.environ["AWAITED"])
+deadline = time.monotonic() + 300
+while time.monotonic() < deadline:
+    run = told(TrainingRun.objects.get(number=number))
+    begun = sum(line.startswith("Attempt") for line in run["lines"])
+    so_far = attempts and begun >= attempts and len(run["curves"]) >= epochs
+    if so_far or run["state"] not in ("queued", "running"):
+        break
+    time.sleep(0.1)
+print(json.dumps(run))
 """
 
 
@@ -94,8 +111,24 @@ def flag(stack: Stack, photo: dict[str, Any], verdict: str) -> str:
 
 def label(stack: Stack, truth: dict[str, str]) -> None:
     """Two annotators empty the queue; ``truth`` is the emotion by photo."""
-    stack.manage("shell", "--no-imports", "-c", _LABEL, TRUTH=json.dumps(truth))
+    _shell(stack, _LABEL, TRUTH=json.dumps(truth))
 
 
 def training_runs(stack: Stack) -> Sequence[dict[str, Any]]:
-    return list(json.loads(stack.manage("shell", "--no-imports", "-c", _READ)))
+    return list(json.loads(_shell(stack, _READ + _READ_ALL)))
+
+
+def wait_for_run(
+    stack: Stack, number: int, *, attempts: int = 0, epochs: int = 0
+) -> dict[str, Any]:
+    """A run once it has begun so many ``attempts`` and has got through so many
+    ``epochs``; without, once it has ended."""
+    awaited = json.dumps([number, attempts, epochs])
+    run = dict(json.loads(_shell(stack, _READ + _WAIT, AWAITED=awaited)))
+    assert attempts == 0 or run["state"] in ("queued", "running"), run
+    assert attempts or run["state"] not in ("queued", "running"), run
+    return run
+
+
+def _shell(stack: Stack, code: str, **given: str) -> str:
+    return stack.manage("shell", "--no-imports", "-c", code, **given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +12,20 @@ from typing import Any
 import psutil
 
 from ml.tests.faces import write_dataset
-from tests.curators import drawn_photos, flag, give, label, read, training_runs
+from tests.curators import (
+    drawn_photos,
+    flag,
+    give,
+    label,
+    read,
+    training_runs,
+    wait_for_run,
+)
 from tests.stack import Stack, own_services
 
 FACES = 60
 KILLS = 5
+EPOCHS = 5
 
 
 def test_sixty_faces_go_from_upload_to_a_new_champion_and_back(tmp_path: Path) -> None:
@@ -82,14 +90,15 @@ def test_full_run_survives_five_kills_and_ends_as_an_undisturbed_one(
 ) -> None:
     folder = write_dataset(tmp_path / "faces", 8)
     given = {"FER_DATASET_DIR": str(folder)}
-    words = ["retrain", "--mode", "full", "--set", "epochs=8", "--set", "batch_size=8"]
+    words = ["retrain", "--mode", "full", "--set", f"epochs={EPOCHS}"]
+    words += ["--set", "batch_size=8"]
     with (
         own_services() as services,
         Stack(tmp_path / "home", {**services, **given}) as stack,
     ):
         truth = {}
-        for image, emotion in drawn_photos(12):
-            photo = give(stack, image)
+        photos = [(give(stack, image), emotion) for image, emotion in drawn_photos(12)]
+        for photo, emotion in photos:
             read(stack, photo)
             flag(stack, photo, emotion)
             truth[photo["id"]] = emotion
@@ -97,10 +106,10 @@ def test_full_run_survives_five_kills_and_ends_as_an_undisturbed_one(
         stack.manage(*words)
         for number in range(KILLS):
             # Before its first checkpoint, and after each of the next ones.
-            _wait_for(stack, attempts_seen=number, epochs=number)
+            wait_for_run(stack, 1, attempts=number + 1, epochs=number)
             _kill_trainer(stack)
 
-        disturbed = _finished(stack, 1)
+        disturbed = wait_for_run(stack, 1)
         # The same once more: what it would be were it forgotten.
         stack.manage(
             "shell",
@@ -110,10 +119,14 @@ def test_full_run_survives_five_kills_and_ends_as_an_undisturbed_one(
             "TrainingRun.objects.update(config={})",
         )
         stack.manage(*words)
-        undisturbed = _finished(stack, 2)
+        undisturbed = wait_for_run(stack, 2)
         runs = training_runs(stack)
 
     assert len(runs) == 2
+    assert disturbed["state"] == undisturbed["state"] == "done", (
+        disturbed,
+        undisturbed,
+    )
     attempts = [line for line in disturbed["lines"] if line.startswith("Attempt")]
     print(f"{len(attempts)} attempts: {disturbed['lines']}")
     assert len(attempts) == KILLS + 1
@@ -127,18 +140,6 @@ def _what_it_learned(run: dict[str, Any]) -> tuple[Any, ...]:
     return curves, report
 
 
-def _wait_for(stack: Stack, attempts_seen: int, epochs: int) -> None:
-    """Until another attempt has begun, and has got so far."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        (run,) = training_runs(stack)
-        begun = sum(line.startswith("Attempt") for line in run["lines"])
-        if begun > attempts_seen and len(run["curves"]) >= epochs:
-            return
-        assert run["state"] in ("queued", "running"), run
-    raise AssertionError(f"no attempt {attempts_seen + 1}: {run}")
-
-
 def _kill_trainer(stack: Stack) -> None:
     """SIGKILL the worker and the process in which it trains."""
     with suppress(LookupError, psutil.NoSuchProcess):
@@ -146,17 +147,3 @@ def _kill_trainer(stack: Stack) -> None:
         for process in [*worker.children(recursive=True), worker]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
-
-
-def _finished(stack: Stack, number: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        try:
-            run = training_runs(stack)[number - 1]
-        except subprocess.CalledProcessError as error:
-            raise AssertionError(error.stderr) from error
-        if run["state"] not in ("queued", "running"):
-            assert run["state"] == "done", run
-            return run
-        time.sleep(1)
-    raise AssertionError(f"run {number} did not end: {run}")
