@@ -203,12 +203,8 @@ class CompareView(AdminView):
         left, right = (
             _named(request.query_params.get(side, "")) for side in ("left", "right")
         )
-        verdict = compare_versions(left=left, right=right)
-        return _private(
-            shapes.JudgementSerializer(
-                {"decision": verdict.to_dict(), "report": verdict.report}
-            ).data
-        )
+        made = compare_versions(left=left, right=right)
+        return _private(shapes.JudgementSerializer(made).data)
 
 
 class PromoteView(AdminView):

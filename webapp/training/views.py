@@ -36,7 +36,6 @@ from webapp.training.charts import run_plots as plots_of_run
 from webapp.training.errors import ReasonNeeded
 from webapp.training.models import Mode, TrainingRun
 from webapp.training.services import acts, promotion, readings
-from webapp.training.services.comparing import Verdict
 from webapp.training.services.runs import cancel_run
 from webapp.training.services.snapshots import manifest_text, snapshot_is_intact
 from webapp.training.services.triggers import EVERY_HOURS, Schedule
@@ -335,11 +334,11 @@ def compare(request: HttpRequest) -> HttpResponse:
         context |= {"left_name": left.version, "right_name": right.version}
         context["figures"] = _manifest_figures(left, right)
         try:
-            verdict: Verdict = compare_versions(left=left, right=right)
+            made = compare_versions(left=left, right=right)
         except DomainError as error:
             context["error"], status = str(error), error.http_status
         else:
-            context |= _comparison(verdict.to_dict(), verdict.report)
+            context |= _comparison(made.decision, made.report)
     return _page(request, "compare", context, tab="compare", status=status)
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
 import numpy as np
+from django.core.cache import cache
+from redis.exceptions import RedisError
 
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
@@ -10,22 +18,65 @@ from ml.manifest import ModelFileError
 from webapp.core.errors import DomainError
 from webapp.registry.models import ModelVersion
 from webapp.training.errors import CannotCompare
-from webapp.training.models import DatasetSnapshot, Split
+from webapp.training.models import DatasetSnapshot, SnapshotFace, Split
 from webapp.training.services.base import (
     body_sha256,
     load_base_features,
     load_version,
 )
-from webapp.training.services.comparing import JudgedFaces, Verdict, compare
+from webapp.training.services.comparing import JudgedFaces, compare
 from webapp.training.services.snapshots import read_crops, usable_faces
 
+_KEPT_SECONDS: Final = 7 * 24 * 3600
 
-def compare_versions(*, left: ModelVersion, right: ModelVersion) -> Verdict:
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What ``TrainingRun.decision`` and ``report`` would be."""
+
+    decision: dict[str, Any]
+    report: dict[str, Any]
+
+
+def compare_versions(*, left: ModelVersion, right: ModelVersion) -> Comparison:
     """What the gate would say of ``right``, were ``left`` the champion: on the frozen
     evaluation set and the hold-out of the latest data set, as far as both can be
-    asked. Takes about a second. Raises ``CannotCompare`` or ``RunFailed``."""
+    asked. Raises ``CannotCompare`` or ``RunFailed``.
+
+    Networks look at every held-out face, which takes milliseconds each, so the answer
+    is kept. It holds counts and shares, nothing of a single face; a face that was
+    erased or added asks for another.
+    """
     if left.pk == right.pk:
         raise CannotCompare("Choose two different versions to compare.")
+    latest = DatasetSnapshot.objects.order_by("-number").first()
+    rows = usable_faces(snapshot=latest, split=Split.EVALUATION) if latest else []
+    key = _key(left, right, rows)
+    try:
+        if kept := cache.get(key):
+            return Comparison(**kept)
+    except (RedisError, OSError) as error:
+        logger.warning("no comparison is remembered: %s", error)
+    made = _compared(left, right, rows)
+    try:
+        cache.set(key, asdict(made), _KEPT_SECONDS)
+    except (RedisError, OSError) as error:
+        logger.warning("a comparison is not kept: %s", error)
+    return made
+
+
+def _key(left: ModelVersion, right: ModelVersion, rows: Sequence[SnapshotFace]) -> str:
+    """Everything that the answer depends on."""
+    parts = [str(left.pk), left.sha256, str(right.pk), right.sha256]
+    parts += [f"{row.face_key} {row.label}" for row in rows]
+    return "comparison:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _compared(
+    left: ModelVersion, right: ModelVersion, rows: Sequence[SnapshotFace]
+) -> Comparison:
     champion, _ = load_version(left)
     candidate, _ = load_version(right)
     if champion.manifest.input != candidate.manifest.input:
@@ -35,14 +86,15 @@ def compare_versions(*, left: ModelVersion, right: ModelVersion) -> Verdict:
             "their manifests say of them."
         )
     try:
-        return compare(
+        verdict = compare(
             champion=champion,
             candidate=candidate,
             base=_frozen(champion, candidate),
-            curated=_hold_out(champion),
+            curated=_hold_out(champion, rows),
         )
     except ModelFileError as error:
         raise CannotCompare(f"One of them cannot be asked: {error}.") from error
+    return Comparison(verdict.to_dict(), verdict.report)
 
 
 def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
@@ -66,10 +118,10 @@ def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
     )
 
 
-def _hold_out(classifier: EmotionClassifier) -> JudgedFaces:
+def _hold_out(
+    classifier: EmotionClassifier, rows: Sequence[SnapshotFace]
+) -> JudgedFaces:
     spec = classifier.manifest.input
-    latest = DatasetSnapshot.objects.order_by("-number").first()
-    rows = usable_faces(snapshot=latest, split=Split.EVALUATION) if latest else []
     crops = read_crops([row.face_key for row in rows], spec)
     words = [emotion.value for emotion in EMOTIONS]
     there = [
