@@ -3,6 +3,7 @@ is looked at in both themes and three widths."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -114,6 +115,15 @@ def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
 
     page.get_by_role("link", name="See what the gate says").click()
     expect(page.locator(".verdict-card h2")).to_have_text("Promote")
+    fixed = page.locator("#fixed-title")
+    expect(fixed).to_have_text(re.compile(r"^[1-9]\d* fixed$"))
+    faces = page.locator("section[aria-labelledby=fixed-title] .change-faces img")
+    shown = faces.all()
+    assert shown
+    for face in shown:
+        # Lazy: a face that is not on the screen is not asked for.
+        face.scroll_into_view_if_needed()
+        expect(face).not_to_have_js_property("naturalWidth", 0)
     page.get_by_role("link", name=f"Promote {CANDIDATE}").click()
     page.get_by_role("button", name="Yes, promote it").click()
     expect(page.locator(".notices")).to_contain_text(f"{CANDIDATE} serves now")
