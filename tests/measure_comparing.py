@@ -1,10 +1,10 @@
 """How long does a comparison of two versions keep an admin waiting?
 
-    python -m pytest -s benchmarks/comparing.py
+    python -m pytest -s tests/measure_comparing.py
 
 On a site of its own, with the shipped model, a version that shares its body and one
 that does not, and a data set that holds out a thousand drawn faces. The page is asked
-twice for each pair.
+twice for each pair. Stands here, as it draws its faces by the factories of tests.
 """
 
 from __future__ import annotations
