@@ -233,9 +233,10 @@ def _write_table(out: Path, rows: list[dict[str, Any]], source: LabelSource) -> 
             "accuracy with its 95 % interval",
         ),
         "curves": figures.curves({row["name"]: row["history"] for row in rows}),
+        "confusion": figures.confusion(
+            {name: values["confusion"] for name, values in chosen.items()}
+        ),
     }
-    for name, values in chosen.items():
-        drawn[f"confusion-{name}"] = figures.confusion(values["confusion"], name)
     for name, figure in drawn.items():
         write_atomically(out / f"{name}.png", figures.to_png(figure))
 

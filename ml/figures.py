@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -47,12 +48,21 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-def confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
-    """Rows are the truth; colours are shares of a row."""
-    counts = np.asarray(matrix)
+def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
+    """Confusion matrices by title: rows are the truth; colours are shares of a row."""
+    columns = min(len(matrices), 4)
+    rows = math.ceil(len(matrices) / columns)
+    figure = Figure(figsize=(0.6 + 3.8 * columns, 4.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for title, matrix in matrices.items():
+        _draw_matrix(next(panels), np.asarray(matrix), title)
+    for empty in panels:
+        empty.set_axis_off()
+    return figure
+
+
+def _draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], title: str) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(4.4, 4.0))
-    axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [emotion.value for emotion in EMOTIONS]
     axes.set_xticks(range(len(names)), names)
@@ -72,7 +82,6 @@ def confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
                 color=colour,
                 fontsize=8,
             )
-    return figure
 
 
 def reliability(

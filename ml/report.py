@@ -40,7 +40,7 @@ def write_report(
         folder / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode()
     )
     pages = {
-        "confusion": figures.confusion(report.confusion, f"{source} labels"),
+        "confusion": figures.confusion({f"{source} labels": report.confusion}),
         "reliability": figures.reliability(
             confidence, predicted == labels, f"calibration error {report.ece:.4f}"
         ),

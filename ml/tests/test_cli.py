@@ -171,7 +171,7 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     first = ml(*arguments)
     assert first.stdout.count("| base-") == 2
     assert (out / "accuracy.png").exists()
-    assert (out / "confusion-base-rgb.png").exists()
+    assert (out / "confusion.png").exists()
     again = ml(*arguments)
     assert "base-grey: done before" in again.stderr
     assert again.stdout == first.stdout
