@@ -1,6 +1,7 @@
 """Does the flywheel turn? What a label buys, and what a new condition costs.
 
     python -m benchmarks.retraining_flywheel --data DIR --run RUN [--full] [--write]
+    python -m benchmarks.retraining_flywheel --data DIR --run RUN --settings [--write]
 
 RUN is a network trained on the raw folder labels
 (`python -m ml train --labels folder`), and its export, RUN.onnx beside it. Faces of
@@ -15,7 +16,9 @@ The second part takes the shipped champion and faces that are dark, blurred and 
 all at once and more than in training. So many of them, labelled, are added to what the
 head is refitted on; test is judged under both conditions.
 
-The settings are the defaults of the site's runs; nothing is chosen here.
+The settings are the defaults of the site's runs; nothing is chosen there. With
+``--settings`` validation compares others for a head run, in both experiments; test is
+not read.
 """
 
 from __future__ import annotations
@@ -66,6 +69,11 @@ COLOURS: Final = {"teaches_most": "#0b6a56", "by_chance": "#6b7280"}
 
 CURATED_WEIGHT: Final = 5.0
 """As in ``webapp.training.configs``, which needs a site to be imported."""
+STAY: Final = 1e-3
+WEIGHTS: Final = (1.0, 5.0, 20.0)
+STAYS: Final = (1e-4, 1e-3, 1e-2)
+TUNED: Final = (250, 1000)
+"""Labels, or faces of the new condition, after which settings are compared."""
 EPOCHS, RATE, FACES_PER_EPOCH = 4, 0.01, 8000
 """Of the full runs here; the site's take more epochs and all faces."""
 
@@ -102,6 +110,8 @@ def refitted(
     base: Float32Array,
     features: Float32Array,
     labels: IntArray,
+    curated_weight: float = CURATED_WEIGHT,
+    stay: float = STAY,
 ) -> tuple[Float32Array, Float32Array]:
     """As a head run does it: the base asks for what the champion says of it."""
     start = (classifier.head_weight, classifier.head_bias)
@@ -109,12 +119,13 @@ def refitted(
         return start
     own = softmax(base @ start[0].T + start[1]).astype(np.float32)
     weights = np.ones(len(base) + len(features), np.float32)
-    weights[len(base) :] = CURATED_WEIGHT
+    weights[len(base) :] = curated_weight
     return refit_head(
         np.concatenate([base, features]),
         np.concatenate([own, one_hot(labels)]),
         weights,
         start,
+        stay,
     )
 
 
@@ -307,6 +318,73 @@ def new_condition_whole(
     return curves
 
 
+def settings_compared(
+    raw: EmotionClassifier,
+    champion: EmotionClassifier,
+    train: FaceSet,
+    validation: FaceSet,
+) -> tuple[list[str], list[tuple[float, float]], Float32Array]:
+    """What was judged, the settings, and accuracy on validation: (settings, SEEDS,
+    judged)."""
+    grid = [(weight, stay) for weight in WEIGHTS for stay in STAYS]
+    judged = [f"{n:,} labels" for n in TUNED]
+    judged += [f"{n:,} {side}" for n in TUNED for side in ("new", "old")]
+    found = np.zeros((len(grid), SEEDS, len(judged)), np.float32)
+    truth = validation.consensus
+
+    features = raw.features(train.crops)
+    said = softmax(features @ raw.head_weight.T + raw.head_bias).astype(np.float32)
+    seen = raw.features(validation.crops)
+    base = load_retraining(champion.manifest).features
+    known = np.flatnonzero(train.consensus != NO_LABEL)
+    old = champion.features(validation.crops)
+    new = champion.features(shift(validation.crops, seed=2))
+    for seed in range(SEEDS):
+        sample = np.random.default_rng(seed).permutation(len(train))[:SAMPLE]
+        order = order_of("teaches_most", said, train.consensus, seed)
+        drawn = known[np.random.default_rng(seed).permutation(len(known))[: TUNED[-1]]]
+        bad = champion.features(shift(train.crops[drawn], seed=200 + seed))
+        for place, setting in enumerate(grid):
+            row: list[float] = []
+            for spent in TUNED:
+                chosen = order[:spent]
+                chosen = chosen[train.consensus[chosen] != NO_LABEL]
+                labels = train.consensus[chosen]
+                head = refitted(
+                    raw, features[sample], features[chosen], labels, *setting
+                )
+                row.append(accuracy(head, seen, truth))
+            for spent in TUNED:
+                labels = train.consensus[drawn[:spent]]
+                head = refitted(champion, base, bad[:spent], labels, *setting)
+                row += [accuracy(head, new, truth), accuracy(head, old, truth)]
+            found[place, seed] = row
+        print(f"draw {seed + 1} of {SEEDS}", flush=True)
+    return judged, grid, found
+
+
+def settings_table(
+    judged: Sequence[str], grid: Sequence[tuple[float, float]], found: Float32Array
+) -> str:
+    """Accuracies in percent; the last column is how the mean of all of them differs
+    from the default's, draw by draw, with twice its standard error."""
+    default = grid.index((CURATED_WEIGHT, STAY))
+    rows = []
+    for (weight, stay), values in zip(grid, found, strict=True):
+        gains = 100 * (values - found[default]).mean(axis=1)
+        error = 2 * gains.std(ddof=1) / np.sqrt(len(gains))
+        rows.append(
+            [
+                f"{weight:g}",
+                f"{stay:g}",
+                *(f"{value:.2f}" for value in 100 * values.mean(axis=0)),
+                f"{gains.mean():+.2f} ± {error:.2f}",
+            ]
+        )
+    header = ["curated_weight", "stay", *judged, "mean, against the default"]
+    return table(header, rows)
+
+
 def row_of(name: str, values: Float32Array) -> list[str]:
     """Mean and, of several draws, standard deviation, in percent."""
     mean, spread = 100 * values.mean(axis=0), 100 * values.std(axis=0)
@@ -342,15 +420,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--full", action="store_true", help="train whole networks, too")
+    parser.add_argument(
+        "--settings", action="store_true", help="compare those of a head run instead"
+    )
     parser.add_argument("--write", action="store_true", help="put it into docs/")
     given = parser.parse_args()
     layout = find_layout(given.data)
     spec = InputSpec()
     train, _ = load_for_training(layout, spec, source="folder", with_others=False)
+    raw = EmotionClassifier.load(given.run.with_suffix(".onnx"))
+    champion = EmotionClassifier.load()
+    if given.settings:
+        validation = load_split(layout, "validation", spec)
+        validation = validation.take(validation.consensus != NO_LABEL)
+        compared = settings_table(*settings_compared(raw, champion, train, validation))
+        print(compared)
+        if given.write:
+            version = champion.manifest.version
+            put("settings", f"{compared}\n\nMeasured with {version}.", REPORT)
+        return
     test = load_split(layout, "test", spec)
     test = test.take(test.consensus != NO_LABEL)
 
-    raw = EmotionClassifier.load(given.run.with_suffix(".onnx"))
     spent = labels_spent(raw, train, test)
     rows = [row_of(f"head, {name}", spent[name]) for name in COMPARED]
     lines = {
@@ -364,7 +455,6 @@ def main() -> None:
     flywheel = table(["run, order", *(f"{n:,} labels" for n in SPENT)], rows)
     print(flywheel)
 
-    champion = EmotionClassifier.load()
     shifted = new_condition(champion, train, test)
     judged_on = {"new": "dark, blurred, tilted", "old": "as they are"}
     rows = [row_of(f"head, {judged_on[name]}", shifted[name]) for name in judged_on]
