@@ -110,7 +110,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "workers": Scenario(workers, Size(2000, 40, 0), Size(60, 4, 0)),
     "web": Scenario(web, Size(2000, 20, 0), Size(60, 3, 0)),
     "broker": Scenario(broker, Size(2000, 10, 0), Size(60, 2, 0)),
-    "beat": Scenario(beat, Size(2000, 5, 0), Size(0, 0, 0)),
+    "beat": Scenario(beat, Size(2000, 5, 0), Size(40, 2, 0)),
     "locked": Scenario(locked, Size(2000, 0, 30), Size(40, 0, 4)),
     "disk": Scenario(disk, Size(2000, 0, 10), Size(40, 0, 1)),
     "hang": Scenario(hang, Size(2000, 0, 60), Size(0, 0, 0)),

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+import time
 import uuid
-from typing import Any
+from typing import Any, Final
 
 from celery import current_app, shared_task
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_ready
+from django.db import Error as DatabaseError
+from django.db import connection
 
 from ml.runtime import ProviderUnavailable
 from webapp.photos.services import erasure, processing
 from webapp.photos.services.queue import INFERENCE_QUEUE
 from webapp.photos.services.serving import NoModelServes, model_server
+
+_SWEEP_EVERY_SECONDS: Final = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +46,26 @@ def erase_expired_photos() -> None:
 @shared_task
 def remove_orphan_files() -> None:
     erasure.remove_orphan_files()
+
+
+@worker_ready.connect
+def keep_sweeping(**_: Any) -> None:
+    """A worker that reads sweeps, too, so that nothing waits for the beat to be back.
+
+    In a thread of its main process; it goes on whatever happens to one sweep.
+    """
+    if INFERENCE_QUEUE in current_app.amqp.queues.consume_from:
+        threading.Thread(target=_sweep_on, name="sweep", daemon=True).start()
+
+
+def _sweep_on() -> None:
+    while True:
+        time.sleep(_SWEEP_EVERY_SECONDS)
+        try:
+            processing.sweep_photos()
+        except DatabaseError as error:
+            logger.warning("not swept: %s", error)
+            connection.close()
 
 
 @worker_process_init.connect
