@@ -25,7 +25,8 @@ from tests.stack import Stack, own_services
 
 FACES = 60
 KILLS = 5
-EPOCHS = 5
+EPOCHS = KILLS + 2
+"""Enough that none of the kills comes too late."""
 
 
 def test_sixty_faces_go_from_upload_to_a_new_champion_and_back(tmp_path: Path) -> None:
