@@ -31,7 +31,6 @@ from ml.labels import EMOTIONS
 from ml.preprocessing import UInt8Array, crop_faces
 from ml.quality import face_quality
 from ml.types import DetectedFace, FaceQuality
-from webapp.core.durability import redoable
 from webapp.core.metrics import PHOTOS_ENDED, PREDICTIONS, STAGE_SECONDS, stage
 from webapp.photos.models import (
     MAX_ATTEMPTS,
@@ -56,15 +55,14 @@ jobs = logging.getLogger("webapp.jobs")
 def claim_photo(*, photo_id: uuid.UUID) -> Photo | None:
     """Lease a queued photo; None where somebody else has it or it is gone."""
     token = uuid.uuid4()
-    with redoable():
-        claimed = Photo.objects.filter(
-            pk=photo_id, status=PhotoStatus.QUEUED, attempts__lt=MAX_ATTEMPTS
-        ).update(
-            status=PhotoStatus.PROCESSING,
-            lease_token=token,
-            lease_expires_at=_lease_end(),
-            attempts=F("attempts") + 1,
-        )
+    claimed = Photo.objects.filter(
+        pk=photo_id, status=PhotoStatus.QUEUED, attempts__lt=MAX_ATTEMPTS
+    ).update(
+        status=PhotoStatus.PROCESSING,
+        lease_token=token,
+        lease_expires_at=_lease_end(),
+        attempts=F("attempts") + 1,
+    )
     if not claimed:
         return None
     # Gone, where it was deleted in this very moment.
@@ -175,7 +173,7 @@ def _read_and_finish(photo: Photo) -> None:
         ]
     factor = (photo.width_px / image.width, photo.height_px / image.height)
     faces = [face.scaled(*factor) for face in detection.faces]
-    with stage("finish"), redoable():
+    with stage("finish"):
         finished = _finish_photo(
             photo, serving, detection.found, faces, crops, qualities, reading
         )
