@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import pytest
 
 from tests.pictures import astronaut, encode
 from tests.stack import ROOT, STOP_LIMIT_SECONDS, Stack, environment, processes_of
-from webapp.config import broker
+from webapp.config import broker, embedded
 
 SUPERVISOR = [sys.executable, "-m", "webapp.config.embedded"]
 SERVICES = ("broker", "web", "inference", "training", "beat")
@@ -103,7 +104,8 @@ def test_killed_child_is_started_again(home: Path, image: bytes) -> None:
             psutil.Process(before[name]).kill()
 
         for name in SERVICES:
-            stack.wait_for(rf"{name} ended \(SIGKILL\), starting it again in 0\.5 s")
+            again = f"starting it again in {embedded.FIRST_DELAY_SECONDS:g} s"
+            stack.wait_for(rf"{name} ended \(SIGKILL\), {re.escape(again)}")
 
         # Nobody is turned away meanwhile: the socket is still there.
         assert stack.request("GET", "/livez") == (200, "ok\n")

@@ -29,7 +29,7 @@ from webapp.config.serve import BASE_DIR
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
 
-_FIRST_DELAY_SECONDS: Final = 0.2
+FIRST_DELAY_SECONDS: Final = 0.2
 _LONGEST_DELAY_SECONDS: Final = 10.0
 _HEALTHY_AFTER_SECONDS: Final = 5.0
 """Who lived this long is started again after the first, short delay."""
@@ -176,12 +176,12 @@ class Child:
         self._output.close()
 
     async def _keep_running(self) -> None:
-        delay = _FIRST_DELAY_SECONDS
+        delay = FIRST_DELAY_SECONDS
         while True:
             started_at = time.monotonic()
             end = await self._run_once()
             if time.monotonic() - started_at >= _HEALTHY_AFTER_SECONDS:
-                delay = _FIRST_DELAY_SECONDS
+                delay = FIRST_DELAY_SECONDS
             self._log.line(
                 "mien",
                 f"{self.service.name} ended ({end}), starting it again in {delay:g} s",
