@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -159,6 +160,11 @@ class _World:
         )
         self._started = False
         if self.size > 1 and not dist.is_initialized():
+            # Its functions keep as a default argument the group that stands when they
+            # are imported, and DistributedDataParallel imports them: a group that is
+            # kept outlives its destruction, and its threads the interpreter, which
+            # ends a process that had done everything with SIGABRT.
+            import_module("torch.distributed.nn.functional")
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend)
             self._started = True

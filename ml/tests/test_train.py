@@ -191,6 +191,9 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
         "from ml.train import train\n"
         "faces = draw_set(12, votes=True)\n"
         "train(TINY, faces, faces, Path(sys.argv[1]))\n"
+        "tasks = Path('/proc/self/task').glob('*/comm')\n"
+        "left = [name for task in tasks if 'gloo' in (name := task.read_text())]\n"
+        "assert not left, f'The group outlived its training: {left}'\n"
     )
     root = Path(__file__).parents[2]
     command = [
