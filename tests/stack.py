@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,7 @@ SERVICES = {
 }
 """What stands in the command line of each."""
 
-# Numbers 0 and 1 are the test session's; a Redis has 16.
+# Numbers 0 and 1 are the test session's; Redis of the tests has 256.
 _redis_numbers = itertools.count(2)
 
 
@@ -252,3 +253,16 @@ class Stack:
                 return dict(photo)
             assert time.monotonic() < deadline, photo
             time.sleep(0.01)
+
+
+@contextmanager
+def own_site(**given: str) -> Iterator[Stack]:
+    """A site with services and a home of its own, both gone at the end."""
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="mien-site-", ignore_cleanup_errors=True
+        ) as folder,
+        own_services() as services,
+        Stack(Path(folder) / "home", {**services, **given}) as running,
+    ):
+        yield running

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.installing import system_chromium
-from tests.stack import Stack, own_services
+from tests.stack import Stack, own_site
 
 OTHER_HOST = "mien.test"
 """Leads to the site, too, but is no address that browsers trust without TLS."""
@@ -26,16 +24,8 @@ OpenPage = Callable[..., Page]
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The whole site as ``make run`` starts it."""
-    folder = Path(tempfile.mkdtemp(prefix="mien-browser-"))
-    hosts = {"MIEN_ALLOWED_HOSTS": f"127.0.0.1,localhost,{OTHER_HOST}"}
-    try:
-        with (
-            own_services() as services,
-            Stack(folder / "home", {**services, **hosts}) as running,
-        ):
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_site(MIEN_ALLOWED_HOSTS=f"127.0.0.1,localhost,{OTHER_HOST}") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -28,7 +25,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.test_batches import give as give_many
 from tests.browser.test_mine import give
 from tests.pictures import astronaut, encode, hopper, landscape
-from tests.stack import Stack, own_services
+from tests.stack import Stack, own_site
 from tests.test_authorisation import patterns, rows
 from webapp.accounts.services import DEMO_PEOPLE
 
@@ -122,16 +119,9 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A site of this module's own, with demo people and rates that can be reached."""
-    folder = Path(tempfile.mkdtemp(prefix="mien-pages-"))
-    given = {"MIEN_DEMO": "1", "MIEN_UPLOAD_RATE": f"{UPLOADS_A_MINUTE}/minute"}
-    try:
-        with (
-            own_services() as services,
-            Stack(folder / "home", {**services, **given}) as running,
-        ):
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    rate = f"{UPLOADS_A_MINUTE}/minute"
+    with own_site(MIEN_DEMO="1", MIEN_UPLOAD_RATE=rate) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

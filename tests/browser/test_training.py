@@ -4,10 +4,7 @@ is looked at in both themes and three widths."""
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -18,7 +15,7 @@ from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
 from tests.browser.test_desk import log_in
 from tests.browser.test_look import PAGE_WIDTH
-from tests.stack import Stack, own_services
+from tests.stack import Stack, own_site
 
 RUN_LIMIT_MS = 120_000
 WIDTHS = (1280, 390, 320)
@@ -54,18 +51,8 @@ for back in range(9, -1, -1):
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A site of this module's own, where no run starts by itself."""
-    folder = Path(tempfile.mkdtemp(prefix="mien-training-"))
-    try:
-        with (
-            own_services() as services,
-            Stack(
-                folder / "home",
-                {**services, "MIEN_DEMO": "1", "MIEN_RETRAIN_AFTER_LABELS": "1000"},
-            ) as running,
-        ):
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_site(MIEN_DEMO="1", MIEN_RETRAIN_AFTER_LABELS="1000") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

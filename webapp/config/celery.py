@@ -31,10 +31,15 @@ def carry_request_id(headers: dict[str, Any] | None = None, **_: Any) -> None:
 
 @task_prerun.connect
 def name_job(task_id: str, task: Any, **_: Any) -> None:
-    if not task.request.is_eager:
-        close_old_connections()
     job_id.set(task_id)
     request_id.set(str((task.request.headers or {}).get(REQUEST_ID, "")))
+
+
+@task_prerun.connect
+def drop_stale_connections(task: Any, **_: Any) -> None:
+    """They live through many jobs; one that is too old or broken does not."""
+    if not task.request.is_eager:
+        close_old_connections()
 
 
 @task_postrun.connect
