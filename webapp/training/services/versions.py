@@ -13,7 +13,6 @@ from django.core.cache import cache
 from redis.exceptions import RedisError
 
 from ml.inference import EmotionClassifier
-from ml.labels import EMOTIONS
 from ml.manifest import ModelFileError
 from webapp.core.errors import DomainError
 from webapp.registry.models import ModelVersion
@@ -25,7 +24,8 @@ from webapp.training.services.base import (
     load_version,
 )
 from webapp.training.services.comparing import JudgedFaces, compare
-from webapp.training.services.snapshots import read_crops, usable_faces
+from webapp.training.services.curated import read_curated
+from webapp.training.services.snapshots import usable_faces
 
 _KEPT_SECONDS: Final = 7 * 24 * 3600
 
@@ -85,12 +85,13 @@ def _compared(
             "size or colour, and the stored faces fit only one of them. Compare what "
             "their manifests say of them."
         )
+    hold_out = read_curated(rows, champion.manifest.input)
     try:
         verdict = compare(
             champion=champion,
             candidate=candidate,
             base=_frozen(champion, candidate),
-            curated=_hold_out(champion, rows),
+            curated=JudgedFaces(hold_out.labels, crops=hold_out.crops),
         )
     except ModelFileError as error:
         raise CannotCompare(f"One of them cannot be asked: {error}.") from error
@@ -115,24 +116,4 @@ def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
             body_sha256(left.manifest): data.evaluation_features,
             body_sha256(right.manifest): other.evaluation_features,
         },
-    )
-
-
-def _hold_out(
-    classifier: EmotionClassifier, rows: Sequence[SnapshotFace]
-) -> JudgedFaces:
-    spec = classifier.manifest.input
-    crops = read_crops([row.face_key for row in rows], spec)
-    words = [emotion.value for emotion in EMOTIONS]
-    there = [
-        (words.index(row.label), crop)
-        for row, crop in zip(rows, crops, strict=True)
-        if crop is not None
-    ]
-    shape = (0, spec.size_px, spec.size_px, spec.channels)
-    return JudgedFaces(
-        np.array([label for label, _ in there], np.int64),
-        crops=np.stack([crop for _, crop in there])
-        if there
-        else np.zeros(shape, np.uint8),
     )

@@ -21,6 +21,7 @@ from webapp.training.services import runs
 from webapp.training.services.base import features_name
 from webapp.training.services.job import Stopped
 from webapp.training.services.promotion import promote_version
+from webapp.training.services.run_dirs import run_dir
 from webapp.training.tests.factories import Labeller, head_run
 
 pytestmark = pytest.mark.django_db
@@ -78,7 +79,7 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
     judging = sum(whole.snapshot.counts["evaluation"].values())
     assert whole.report["sets"][0]["faces"] == 48 + judging
     assert any("of the base" in row["name"] for row in whole.report["slices"])
-    assert not runs.run_dir(whole).exists()
+    assert not run_dir(whole).exists()
     # Later head runs need no folder: the new body's features are kept.
     assert default_storage.exists(features_name(whole.candidate.sha256))
 
@@ -97,7 +98,7 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
         patched.setattr(jobs.Job, "keep_curves", die)
         with pytest.raises(SystemExit):
             runs.run_claimed(run=claimed)
-    assert (runs.run_dir(broken) / CHECKPOINT_FILE).exists()
+    assert (run_dir(broken) / CHECKPOINT_FILE).exists()
     broken.refresh_from_db()
     assert (broken.state, len(broken.curves)) == (RunState.RUNNING, 1)
     TrainingRun.objects.filter(pk=broken.pk).update(lease_expires_at=broken.queued_at)
@@ -134,14 +135,14 @@ def test_cancelled_full_run_ends_between_two_batches(
     def stages() -> str:
         return str(TrainingRun.objects.get(pk=run.pk).stage)
 
-    leftover = runs.run_dir(run).with_name("of-a-run-that-ended-elsewhere")
+    leftover = run_dir(run).with_name("of-a-run-that-ended-elsewhere")
     leftover.mkdir(parents=True)
     monkeypatch.setattr(jobs.Job, "check", cancel_while_training)
     work(run)
 
     assert run.state == RunState.CANCELLED
     assert run.candidate is None
-    assert not runs.run_dir(run).exists()
+    assert not run_dir(run).exists()
     assert not leftover.exists()
 
 
