@@ -1,0 +1,1 @@
+"""The pages of training: form, service, render. For admins alone."""
