@@ -64,7 +64,8 @@ MEMORY_LIMIT_BYTES = 200 * 1024**2
 BOUNDARY = "a-boundary-that-no-picture-has"
 UNREADABLE = "This is not a picture that we can read. Please use JPEG, PNG"
 DAMAGED = "The picture is damaged or was cut off on its way"
-TOO_MANY_PIXELS = "more than 24 megapixels"
+TOO_MANY_PIXELS = "more than 25 megapixels"
+TOO_LONG = "at most 16000 pixels on each side"
 TOO_MANY_BYTES = "larger than 10 MB"
 ANIMATED = "This is an animation"
 SEND_IMAGE = "Send the photo as the multipart field 'image'"
@@ -228,6 +229,7 @@ FILES: dict[str, Case] = {
     "png of 0 x 0": upload(415, UNREADABLE, png(0, 0)),
     "png with a comment bomb": upload(400, DAMAGED, png_with_text_bomb),
     "png with a profile bomb": upload(400, DAMAGED, png_with_profile_bomb),
+    "png of 20000 x 1": upload(413, TOO_LONG, png(20_000, 1)),
     "png of 4000 x 5 pixels": upload(400, "only 4000 x 5", png(4000, 5)),
     "png with more data than pixels": upload(
         202, "", lambda: png(64, 64, b"\0" * 50_000_000)

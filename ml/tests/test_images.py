@@ -74,6 +74,17 @@ def test_what_is_no_usable_picture_is_refused_quickly(
     assert str(refused.value).endswith(".")
 
 
+def test_what_phones_call_24_megapixels_is_taken() -> None:
+    data = encode(Image.new("L", (5712, 4284), "grey"))
+
+    assert decode_image(data, max_side_px=320).width_px == 5712
+
+
+def test_too_long_a_side_is_not_called_too_many_pixels() -> None:
+    with pytest.raises(ImageTooLarge, match=r"20000 x 20 .* 16000 pixels on each side"):
+        decode_image(encode(Image.new("L", (20_000, 20)), "PNG"))
+
+
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_promised_formats_are_decoded(image_format: str) -> None:
     decoded = decode_image(encode(astronaut(), image_format))

@@ -33,7 +33,7 @@ _HTTP_STATUS: Final = {
 }
 
 _decoding = threading.BoundedSemaphore(2)
-"""24 megapixels are 72 MB while they are open: not more than two at a time."""
+"""25 megapixels are 75 MB while they are open: not more than two at a time."""
 
 
 class PhotoRefused(DomainError):
