@@ -836,6 +836,8 @@ def test_next_never_leads_to_another_site(target: str) -> None:
         '{"verdict": []}',
         '{"verdict": {"$ne": 1}}',
         '{"verdict": "angry"}',
+        r'{"verdict": "\ud800"}',
+        r'{"\udfff": 1}',
         '{"verdict": "happy", "comment": 5, "duration_ms": -1}',
         '{"verdict": "happy", "duration_ms": 1e400}',
         '{"verdict": "happy", "duration_ms": 99999999999999999999999}',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from rest_framework import exceptions, parsers, serializers
@@ -12,15 +13,23 @@ from webapp.core.errors import DomainError
 
 
 class JSONParser(parsers.JSONParser):
-    """DRF's own; it lets what is nested too deeply through as a crash."""
+    """DRF's own; it lets through as a crash what is nested too deeply, and half a
+    character, which no answer and no database can hold."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().parse(*args, **kwargs)
+            found = super().parse(*args, **kwargs)
+            json.dumps(found, ensure_ascii=False).encode()
         except RecursionError as error:
             raise exceptions.ParseError(
                 "JSON parse error - it is nested too deeply."
             ) from error
+        except UnicodeEncodeError as error:
+            raise exceptions.ParseError(
+                "JSON parse error - there is half a character in it: a surrogate "
+                "without its other one."
+            ) from error
+        return found
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
