@@ -8,7 +8,7 @@ from typing import Final
 
 from django.conf import settings
 from django.db import DataError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from webapp.core.errors import DomainError
 from webapp.core.responses import error_response
@@ -96,7 +96,19 @@ class ErrorPagesMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed) and not response.content:
+            # A blank page, to whoever reloads the address that a form was sent to.
+            page = error_response(
+                request,
+                405,
+                "method_not_allowed",
+                "There is no page at this address: a form or a button leads here. "
+                "Please begin at the start.",
+            )
+            page.headers["Allow"] = response.headers["Allow"]
+            return page
+        return response
 
     def process_exception(
         self, request: HttpRequest, exception: Exception

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.core.exceptions import (
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularSwaggerSplitView
@@ -12,6 +17,14 @@ from rest_framework.response import Response
 
 from webapp.core.middleware import CONTENT_SECURITY_POLICY
 from webapp.core.responses import error_response
+
+_TOO_MUCH: Final[dict[type[Exception], str]] = {
+    TooManyFilesSent: "Those are too many files at once. Please send fewer.",
+    TooManyFieldsSent: "Those are too many fields at once. Please send fewer.",
+    RequestDataTooBig: "That is more text than we take. Please send less.",
+}
+"""What Django refuses before a form could: somebody who chose a whole folder of
+photos did nothing odd, and is told what to do."""
 
 _WORDS: Final = {
     400: ("bad_request", "The request could not be understood."),
@@ -30,6 +43,8 @@ class ApiDocsView(SpectacularSwaggerSplitView):
 
     url_name = "api-schema"
     schema = None
+    # Its renderer has a page to draw, and no words for what OPTIONS asks.
+    http_method_names = ["get", "head"]
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         response: Response = super().get(request, *args, **kwargs)
@@ -46,6 +61,8 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if words := _TOO_MUCH.get(type(exception)):
+        return error_response(request, 400, "too_many", words)
     return _error(request, 400)
 
 

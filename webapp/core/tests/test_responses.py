@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.core.files.base import ContentFile
 from django.db import OperationalError
 from django.test import Client, RequestFactory
 
@@ -48,6 +49,35 @@ def test_unknown_address_is_404_in_the_askers_language(
 
     assert response.status_code == 404
     assert response.headers["Content-Type"].startswith(kind)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/photos/", "/accounts/logout/"])
+def test_address_of_a_form_is_no_blank_page(client: Client, path: str) -> None:
+    response = client.get(path)
+
+    assert response.status_code == 405
+    assert "POST" in response.headers["Allow"]
+    assert b"a form or a button leads here" in response.content
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/photos/", "/api/v1/batches"])
+def test_whoever_sends_a_folder_of_photos_is_told_to_send_fewer(
+    client: Client, settings: LazySettings, path: str
+) -> None:
+    files = [ContentFile(b"x", f"{number}.jpg") for number in range(4)]
+    settings.DATA_UPLOAD_MAX_NUMBER_FILES = 3
+
+    response = client.post(path, {"image": files})
+
+    assert response.status_code == 400
+    assert b"too many files at once. Please send fewer." in response.content
+
+
+@pytest.mark.django_db
+def test_documentation_has_no_options(client: Client) -> None:
+    assert client.options("/api/docs/").status_code == 405
 
 
 @pytest.mark.django_db
