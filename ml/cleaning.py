@@ -40,7 +40,7 @@ from ml.data import (
 from ml.detection import FaceDetector
 from ml.duplicates import near_duplicates, thumbnails
 from ml.evaluate import read_set
-from ml.images import FORMATS, ImageRefused, decode_image, read_header
+from ml.images import FORMATS, ImageRefused, decode_image, read_file, read_header
 from ml.inference import EmotionClassifier, softmax
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
@@ -276,7 +276,7 @@ def cleaned_csv(rows: Sequence[CleanedRow]) -> bytes:
     for row in rows:
         shares = [f"{share:.4f}" for share in row.shares]
         writer.writerow([row.file, row.split, *shares, f"{row.weight:g}", row.reason])
-    return buffer.getvalue().encode()
+    return buffer.getvalue().encode(errors="surrogateescape")
 
 
 def write_cleaned(path: Path, rows: Sequence[CleanedRow]) -> None:
@@ -319,7 +319,7 @@ def _look_at(
         scan.left_out.append(CleanedRow(name, split, shares, 0.0, kind.value))
 
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         leave_out(Kind.UNREADABLE, error.strerror or str(error))
         return

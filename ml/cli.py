@@ -93,12 +93,19 @@ def main() -> None:
         app()
     except (DataError, ManifestError, ModelFileError, ValueError) as error:
         _fail(str(error))
+    except OSError as error:
+        # A folder that is a file or may not be written to, a full disk.
+        reason = error.strerror or str(error)
+        _fail(
+            f"{error.filename} cannot be used: {reason}." if error.filename else reason
+        )
     except KeyboardInterrupt:
         _fail("Stopped.")
 
 
 def _fail(sentence: str) -> NoReturn:
-    console.print(f"[bold red]error:[/] {sentence}", highlight=False, soft_wrap=True)
+    console.print("error:", style="bold red", end=" ")
+    console.print(sentence, highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

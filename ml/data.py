@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ml.consensus import NO_LABEL, VOTE_COLUMNS, soft_labels, strict_majority
 from ml.duplicates import near_duplicates, thumbnails
-from ml.images import ImageRefused, decode_image
+from ml.images import ImageRefused, decode_image, read_file
 from ml.labels import EMOTIONS, Emotion
 from ml.manifest import InputSpec
 from ml.preprocessing import crop_faces, whole_picture
@@ -202,7 +202,7 @@ def files_of_split(
 def load_face(path: Path, spec: InputSpec) -> UInt8Array:
     """One file, taken as one face: uint8 (S, S, C). Raises ``ImageRefused``."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise ImageRefused(f"The file cannot be read: {error}.") from error
     photo = decode_image(data).pixels
@@ -343,7 +343,10 @@ def read_cleaned(path: Path) -> dict[str, CleanedRow]:
     """A cleaned manifest by file; raises ``DataError`` with the line."""
     rows: dict[str, CleanedRow] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
+        # As it was written: file names may be older than UTF-8.
+        with path.open(
+            encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as handle:
             reader = csv.DictReader(handle)
             missing = set(CLEANED_COLUMNS) - set(reader.fieldnames or ())
             if missing:

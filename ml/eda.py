@@ -25,7 +25,7 @@ from ml.data import (
     load_split,
 )
 from ml.duplicates import near_duplicates, thumbnails
-from ml.images import read_header
+from ml.images import read_file, read_header
 from ml.labels import EMOTIONS
 from ml.manifest import InputSpec, write_atomically
 
@@ -80,7 +80,7 @@ def _headers(
     formats: Counter[str] = Counter()
     for path in listed:
         try:
-            header = read_header(path.read_bytes())
+            header = read_header(read_file(path))
         except OSError:
             header = None
         if header is not None:

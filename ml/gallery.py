@@ -31,7 +31,7 @@ def page(title: str, sections: Iterable[str]) -> bytes:
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
         f"<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
-    return text.encode()
+    return text.encode(errors="replace")
 
 
 def paragraph(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pi_heif
@@ -76,6 +77,13 @@ class ImageDamaged(ImageRefused):
 
 class ImageAnimated(ImageRefused):
     code = "animated"
+
+
+def read_file(path: Path) -> bytes:
+    """What ``decode_image`` wants of a file: of one that is too large no more than
+    says so. Raises ``OSError``."""
+    with path.open("rb") as handle:
+        return handle.read(MAX_BYTES + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.detection import FaceDetector
-from ml.images import ImageRefused, decode_image
+from ml.images import ImageRefused, decode_image, read_file
 from ml.inference import EmotionClassifier
 from ml.preprocessing import whole_picture
 from ml.types import DetectedFace, EmotionScores
@@ -24,7 +24,7 @@ def predict_file(
     """
     answer: dict[str, Any] = {"file": str(path)}
     try:
-        photo = decode_image(path.read_bytes()).pixels
+        photo = decode_image(read_file(path)).pixels
     except OSError as error:
         reason = error.strerror or str(error)
         return answer | {"error": {"code": "unreadable", "message": reason}}

@@ -17,8 +17,9 @@ from rich.progress import (
 
 from ml.data import Progress as Report
 
-console = Console(stderr=True)
-"""What people read. Standard output is for what machines read."""
+console = Console(stderr=True, markup=False)
+"""What people read. Standard output is for what machines read. Brackets in names of
+files are no markup."""
 
 
 @contextmanager

@@ -86,6 +86,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
             raise ValueError("epochs must be at least 1 and batch_size at least 2")
+        if not 0 < self.learning_rate < math.inf or self.seed < 0:
+            raise ValueError(
+                "learning_rate must be a positive number, seed not negative"
+            )
         if not 0 < self.ema_decay < 1:
             raise ValueError("ema_decay must lie in (0, 1)")
         if not 0 <= self.mixup_share + self.cutmix_share <= 1:
@@ -155,9 +159,14 @@ class _World:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise TrainingError("No GPU was found. Use --device cpu, or auto.")
-        self.device = torch.device(
-            f"cuda:{local}" if device == "cuda" and self.size > 1 else device
-        )
+        try:
+            self.device = torch.device(
+                f"cuda:{local}" if device == "cuda" and self.size > 1 else device
+            )
+        except RuntimeError as error:
+            raise TrainingError(
+                f"There is no device {device!r}. Use auto, cpu, cuda or cuda:1."
+            ) from error
         self._started = False
         if self.size > 1 and not dist.is_initialized():
             # Its functions keep as a default argument the group that stands when they

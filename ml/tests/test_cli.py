@@ -182,6 +182,9 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     [
         (("evaluate", "--data", "nowhere"), "is no folder"),
         (("clean", "--data", "ml"), "has no folder train"),
+        (("evaluate", "--data", "[/b]"), "[/b] is no folder"),
+        (("evaluate", "--data", "{data}", "--out", "Makefile"), "Makefile cannot be"),
+        (("eda", "--data", "{data}", "--out", "Makefile/x"), "Not a directory"),
         (("predict", "x.jpg", "--model", "nowhere.onnx"), "nowhere.json cannot"),
         (("export", "--data", ".", "--run", "r"), "Missing option"),
         (("compare", "--data", "{data}", "--only", "alexnet"), "Choose from base-grey"),
@@ -193,6 +196,14 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
         (
             ("train", "--data", "{data}", "--run", "r", "--precision", "int1"),
             "unknown precision",
+        ),
+        (
+            ("train", "--data", "{data}", "--run", "{data}/r", "--device", "abacus"),
+            "There is no device 'abacus'",
+        ),
+        (
+            ("train", "--data", "{data}", "--run", "r", "--learning-rate", "inf"),
+            "learning_rate must be a positive number",
         ),
     ],
 )

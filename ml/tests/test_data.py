@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ml import gallery
+from ml.cleaning import write_cleaned
 from ml.consensus import NO_LABEL, VOTE_COLUMNS
 from ml.data import (
+    CleanedRow,
     DataError,
     apply_manifest,
     find_layout,
@@ -159,6 +163,15 @@ def test_annotations_without_columns_are_refused(tmp_path: Path) -> None:
     path.write_text("file,votes_happiness\n")
     with pytest.raises(DataError, match="has no column votes_anger"):
         read_annotations(path)
+
+
+def test_cleaned_manifest_keeps_names_that_are_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"train/happy/na\xefve.png")
+    row = CleanedRow(name, "train", (1.0, 0.0, 0.0, 0.0), 1.0, "clean")
+    write_cleaned(tmp_path / "cleaned.csv", [row])
+
+    assert read_cleaned(tmp_path / "cleaned.csv") == {name: row}
+    assert b"na?ve.png" in gallery.page("faces", [gallery.paragraph(name)])
 
 
 def test_cleaned_manifest_decides_targets_and_weights(tmp_path: Path) -> None:

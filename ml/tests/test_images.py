@@ -20,6 +20,7 @@ from ml.images import (
     ImageUnsupported,
     decode_image,
     encode_jpeg,
+    read_file,
     read_header,
 )
 from tests.pictures import astronaut, encode
@@ -143,3 +144,14 @@ def test_header_is_read_without_pixels() -> None:
     assert (header.format, header.mode, header.width_px) == ("PNG", "RGB", 9000)
     assert read_header(b"no picture") is None
     assert read_header(encode(astronaut(), "GIF")) is None
+
+
+def test_of_a_file_that_is_too_large_only_the_beginning_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "huge.jpg"
+    with path.open("wb") as handle:
+        handle.truncate(8 * 1024**3)
+
+    with pytest.raises(ImageTooLarge):
+        decode_image(read_file(path))

@@ -28,7 +28,7 @@ from PIL import Image
 
 from ml.consensus import NO_LABEL
 from ml.data import SPLITS, DataError, files_of_split, find_layout
-from ml.images import ImageRefused, decode_image, encode_jpeg
+from ml.images import ImageRefused, decode_image, encode_jpeg, read_file
 from ml.labels import EMOTIONS
 from ml.preprocessing import crop_faces, whole_picture
 from ml.quality import face_quality
@@ -231,7 +231,7 @@ def _take(
 
 def _read(path: Path, label: int) -> tuple[bytes, Image.Image, int] | None:
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         return data, decode_image(data).pixels, label
     except ImageRefused as error:
         logger.warning("%s is passed over: %s", path, error)
