@@ -21,12 +21,19 @@ from typing import IO, Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.utils.dateparse import parse_datetime
+from rest_framework import serializers
+from rest_framework.settings import api_settings
 
 from ml.manifest import write_atomically
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
-from webapp.curation.models import Correction, Source, Verdict
+from webapp.curation.models import (
+    MAX_COMMENT_LENGTH,
+    MAX_DURATION_MS,
+    Correction,
+    Source,
+    Verdict,
+)
 from webapp.curation.services.consensus import refresh_faces
 from webapp.photos.models import Face
 
@@ -48,6 +55,8 @@ COLUMNS: Final = (
     "agreement",
 )
 """The last two are for readers: an import derives them again."""
+
+NON_FIELD: Final = api_settings.NON_FIELD_ERRORS_KEY
 
 MANIFEST_NAME: Final = "manifest.jsonl"
 _OPEN_FOLDER: Final = "open"
@@ -121,25 +130,33 @@ def read_jsonl(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _bad_line(number, f"it is no JSON ({error.msg})") from error
+        except (ValueError, RecursionError) as error:
+            # A number of 5,000 digits and a thousand brackets are none, either.
+            reason = getattr(error, "msg", str(error))
+            raise _bad_line(number, f"it is no JSON ({reason})") from error
         if not isinstance(row, dict):
             raise _bad_line(number, "it is no JSON object")
         yield row
 
 
 def read_csv(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Rows of ``export_csv``."""
+    """Rows of ``export_csv``; ``DomainError`` with the line that is none."""
     reader = csv.DictReader(lines)
-    missing = set(COLUMNS[:5]) - set(reader.fieldnames or ())
-    if missing:
+    try:
+        missing = set(COLUMNS[:5]) - set(reader.fieldnames or ())
+        if missing:
+            raise DomainError(
+                f"The file has no column {', '.join(sorted(missing))}.", code="bad_file"
+            )
+        for row in reader:
+            row = {key: value or None for key, value in row.items() if key}
+            row["comment"] = _unquoted(row.get("comment"))
+            yield row
+    except csv.Error as error:
         raise DomainError(
-            f"The file has no column {', '.join(sorted(missing))}.", code="bad_file"
-        )
-    for row in reader:
-        row = {key: value or None for key, value in row.items() if key}
-        row["comment"] = _unquoted(row.get("comment"))
-        yield row
+            f"After line {reader.line_num} the file cannot be read: {error}.",
+            code="bad_file",
+        ) from error
 
 
 def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
@@ -213,8 +230,11 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
         raise DomainError(
             f"{folder / MANIFEST_NAME} cannot be read: {error}", code="bad_file"
         ) from error
-    for entry in read_jsonl(text.splitlines()):
-        yield from entry.get("corrections", [])
+    for number, entry in enumerate(read_jsonl(text.splitlines()), start=1):
+        rows = entry.get("corrections")
+        if not isinstance(rows, list):
+            raise _bad_line(number, "its corrections are no list")
+        yield from rows
 
 
 def write_zip(*, folder: Path, target: IO[bytes]) -> None:
@@ -229,33 +249,68 @@ def write_zip(*, folder: Path, target: IO[bytes]) -> None:
                     shutil.copyfileobj(source, sink)
 
 
+class _Row(serializers.Serializer[Any]):
+    """A row as a file may hold it: of the right kind, and no longer than we keep."""
+
+    id = serializers.UUIDField()
+    face_id = serializers.UUIDField()
+    verdict = serializers.ChoiceField(choices=Verdict.choices)
+    source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
+    author = serializers.CharField(default=None, allow_null=True, allow_blank=True)
+    visitor_key = serializers.CharField(
+        default=None, allow_null=True, allow_blank=True, max_length=64
+    )
+    created_at = serializers.DateTimeField()
+    retracted_at = serializers.DateTimeField(default=None, allow_null=True)
+    duration_ms = serializers.IntegerField(
+        default=None, allow_null=True, min_value=0, max_value=MAX_DURATION_MS
+    )
+    key = serializers.CharField(
+        default=None,
+        allow_null=True,
+        allow_blank=True,
+        max_length=16,
+        trim_whitespace=False,
+    )
+    comment = serializers.CharField(
+        default=None,
+        allow_null=True,
+        allow_blank=True,
+        max_length=MAX_COMMENT_LENGTH,
+        trim_whitespace=False,
+    )
+    batch = serializers.UUIDField(default=None, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        of_visitor = attrs["source"] == Source.VISITOR
+        if of_visitor != bool(attrs["visitor_key"]):
+            raise serializers.ValidationError(
+                "a visitor's row has a visitor_key, and no other has one"
+            )
+        if not (of_visitor or attrs["author"]):
+            raise serializers.ValidationError("it has no author")
+        return attrs
+
+
 def _parse(raw: dict[str, Any], number: int) -> dict[str, Any]:
-    try:
-        created_at = parse_datetime(str(raw["created_at"]))
-        retracted = raw.get("retracted_at")
-        duration = raw.get("duration_ms")
-        row = {
-            "id": uuid.UUID(str(raw["id"])),
-            "face_id": uuid.UUID(str(raw["face_id"])),
-            "verdict": Verdict(raw["verdict"]),
-            "source": Source(raw["source"]),
-            "author": raw.get("author"),
-            "visitor_key": raw.get("visitor_key") or "",
-            "created_at": created_at,
-            "retracted_at": parse_datetime(str(retracted)) if retracted else None,
-            "duration_ms": int(duration) if duration is not None else None,
-            "key": raw.get("key") or "",
-            "comment": raw.get("comment") or "",
-            "batch": uuid.UUID(str(raw["batch"])) if raw.get("batch") else None,
-        }
-    except (KeyError, ValueError, TypeError) as error:
-        raise _bad_line(number, str(error)) from error
-    if created_at is None:
-        raise _bad_line(number, "created_at is no time")
-    return row
+    row = _Row(data=raw)
+    if not row.is_valid():
+        raise _bad_line(
+            number,
+            "; ".join(
+                " ".join(str(word) for word in words).rstrip(".")
+                if field == NON_FIELD
+                else f"{field}: {' '.join(str(word) for word in words)}".rstrip(".")
+                for field, words in row.errors.items()
+            ),
+        )
+    found: dict[str, Any] = row.validated_data
+    return found | {
+        name: found[name] or "" for name in ("visitor_key", "key", "comment")
+    }
 
 
-def _author(name: str | None, source: Source, people: dict[str, User]) -> User | None:
+def _author(name: str | None, source: str, people: dict[str, User]) -> User | None:
     if source == Source.VISITOR or name is None:
         return None
     if name not in people:

@@ -13,6 +13,8 @@ from webapp.curation.models import Consensus, Correction
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.flags import submit_flag
 from webapp.curation.services.transfer import (
+    COLUMNS,
+    MANIFEST_NAME,
     export_csv,
     export_folder,
     export_jsonl,
@@ -135,8 +137,19 @@ def test_faces_of_another_site_are_counted_and_left_out(
     [
         ({"verdict": "angry"}, "Row 1"),
         ({"id": "1"}, "Row 1"),
-        ({"created_at": "yesterday"}, "created_at is no time"),
+        ({"created_at": "yesterday"}, "created_at: Datetime has wrong format"),
+        ({"created_at": "9999-12-31T23:59:59-23:59"}, "created_at: .*out of range"),
+        ({"retracted_at": "yesterday"}, "retracted_at: Datetime has wrong format"),
         ({"duration_ms": "long"}, "Row 1"),
+        ({"duration_ms": -1}, "duration_ms: .*greater than or equal to 0"),
+        ({"duration_ms": 1e400}, "Row 1"),
+        ({"duration_ms": 10**30}, "Row 1"),
+        ({"author": ["ada"]}, "author: Not a valid string"),
+        ({"author": None}, "it has no author"),
+        ({"visitor_key": "v" * 64}, "no other has one"),
+        ({"comment": "x" * 501}, "comment: .*no more than 500"),
+        ({"comment": "\ud800"}, "comment: Surrogate characters"),
+        ({"comment": "a\0b"}, "comment: Null characters"),
         ({"author": "no spaces allowed"}, "will not do"),
     ],
 )
@@ -156,9 +169,20 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
         list(read_jsonl(["{"]))
     with pytest.raises(DomainError, match="no JSON object"):
         list(read_jsonl(["[1]"]))
+    with pytest.raises(DomainError, match="Row 2 cannot be used: it is no JSON"):
+        list(read_jsonl(["{}", "[" * 100_000]))
+    with pytest.raises(DomainError, match="Row 1 cannot be used: it is no JSON"):
+        list(read_jsonl(["9" * 5000]))
+    with pytest.raises(
+        DomainError, match="After line 1 the file cannot be read: field"
+    ):
+        list(read_csv([",".join(COLUMNS) + "\n", "x" * 200_000 + "\n"]))
     with pytest.raises(DomainError, match="no column"):
         list(read_csv(["a,b\n", "1,2\n"]))
     with pytest.raises(DomainError, match="cannot be read"):
+        list(read_folder(tmp_path))
+    (tmp_path / MANIFEST_NAME).write_text('{"corrections": null}')
+    with pytest.raises(DomainError, match="corrections are no list"):
         list(read_folder(tmp_path))
 
 
@@ -179,6 +203,13 @@ def test_command_brings_labels_back(
 
     assert out.getvalue().startswith(f"{len(history)} new, 0 known")
     assert list(export_rows()) == history
+    if path.is_file():
+        # As a spreadsheet saves it.
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        call_command("import_labels", path, stdout=out)
+        path.write_bytes(b"\xff\xfe")
+        with pytest.raises(CommandError, match="is no UTF-8: save it as that"):
+            call_command("import_labels", path)
     with pytest.raises(CommandError, match=r"no \.csv"):
         call_command("import_labels", tmp_path / "labels.txt")
     with pytest.raises(CommandError, match="No such file"):

@@ -33,11 +33,14 @@ class Command(BaseCommand):
                 report = import_rows(rows=read_folder(path))
             elif path.suffix in (".csv", ".jsonl"):
                 read = read_csv if path.suffix == ".csv" else read_jsonl
-                with path.open(encoding="utf-8", newline="") as handle:
+                # A spreadsheet puts a mark before the first column.
+                with path.open(encoding="utf-8-sig", newline="") as handle:
                     report = import_rows(rows=read(handle))
             else:
                 raise CommandError(f"{path} is no .csv, no .jsonl and no folder.")
-        except (DomainError, OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{path} is no UTF-8: save it as that.") from error
+        except (DomainError, OSError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
             f"{report.new} new, {report.known} known already, "
