@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from django.conf import settings
-from django.db import DataError, OperationalError
+from django.db import DataError, IntegrityError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from webapp.core.errors import DomainError
@@ -129,6 +129,17 @@ class ErrorPagesMiddleware:
                 "invalid_text",
                 "There is a character or a number in it that cannot be kept. Please "
                 "remove it and try again.",
+            )
+        if isinstance(exception, IntegrityError):
+            # Most likely what it was about went at this very moment; if not, the log
+            # says where.
+            logger.error("not written, %s: %s", request.path, exception, exc_info=True)
+            return error_response(
+                request,
+                409,
+                "conflict",
+                "It was changed or deleted at this very moment. Please look at it "
+                "again.",
             )
         if isinstance(exception, OperationalError):
             logger.error("database not available, %s: %s", request.path, exception)

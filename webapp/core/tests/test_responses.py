@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 from django.core.files.base import ContentFile
-from django.db import OperationalError
+from django.db import IntegrityError, OperationalError
 from django.test import Client, RequestFactory
 
 from webapp.core.rates import (
@@ -94,6 +94,21 @@ def test_locked_database_is_503_with_a_time_to_come_back(
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "5"
     assert response.json()["code"] == "unavailable"
+
+
+@pytest.mark.django_db
+def test_what_goes_while_it_is_written_about_is_409(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(**_: Any) -> None:
+        raise IntegrityError("FOREIGN KEY constraint failed")
+
+    monkeypatch.setattr("webapp.photos.api.get_photo", gone)
+
+    response = client.get("/api/v1/photos/00000000-0000-4000-8000-000000000000")
+
+    assert response.status_code == 409
+    assert "Please look at it again" in response.json()["detail"]
 
 
 @pytest.mark.django_db
