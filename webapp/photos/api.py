@@ -197,7 +197,8 @@ class PhotoView(APIView):
         photo = visible_photo(request, photo_id)
         choices = validated(ConsentSerializer(data=request.data), "invalid")
         set_consent(photos=Photo.objects.filter(pk=photo.pk), **choices)
-        photo.refresh_from_db()
+        # Read anew: another tab may have deleted it meanwhile.
+        photo = visible_photo(request, photo_id)
         return _private(shown(PhotoSerializer, get_photo_result(photo=photo)))
 
     @extend_schema(

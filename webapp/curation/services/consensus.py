@@ -21,6 +21,7 @@ from ml.consensus import (
     weigh_votes,
 )
 from ml.labels import EMOTIONS
+from webapp.core.errors import NotFound
 from webapp.curation.models import (
     MAX_SLOTS,
     Claim,
@@ -34,6 +35,7 @@ from webapp.curation.models import (
     Source,
 )
 from webapp.curation.services.priority import priorities, served_probabilities
+from webapp.photos.models import Face
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -50,10 +52,14 @@ logger = logging.getLogger(__name__)
 
 def lock_consensus(*, face_id: uuid.UUID) -> Consensus:
     """The face's consensus, locked until the transaction ends: votes on one face
-    wait for each other."""
+    wait for each other. Raises ``NotFound`` where the face is gone."""
     locked = Consensus.objects.select_for_update().filter(face_id=face_id)
     consensus = locked.first()
     if consensus is None:
+        # Asked within the transaction: its owner may have deleted it since it was
+        # shown.
+        if not Face.objects.filter(pk=face_id).exists():
+            raise NotFound("This face is gone: its owner deleted the photo.")
         Consensus.objects.get_or_create(face_id=face_id)
         consensus = locked.get()
     return consensus

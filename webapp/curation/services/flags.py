@@ -14,7 +14,8 @@ from webapp.curation.models import (
     Verdict,
 )
 from webapp.curation.services.queue import enqueue_faces
-from webapp.photos.models import Face, Photo
+from webapp.photos.models import Face
+from webapp.photos.services.erasure import lock_photo
 
 
 def submit_flag(
@@ -24,7 +25,8 @@ def submit_flag(
 
     The same again changes nothing; another word takes the place of the first. With
     consent the face comes onto the queue at once; should consent come later, the
-    queue finds it. Raises ``DomainError`` for a verdict that is none.
+    queue finds it. Raises ``DomainError`` for a verdict that is none, and ``NotFound``
+    where the photo was deleted meanwhile.
     """
     if verdict not in Verdict.values:
         raise DomainError(
@@ -35,7 +37,7 @@ def submit_flag(
         raise DomainError("A flag needs its visitor.", code="no_visitor")
     with transaction.atomic():
         # Two clicks at once wait for each other.
-        Photo.objects.select_for_update(no_key=True).get(pk=face.photo_id)
+        lock_photo(photo_id=face.photo_id)
         mine = Correction.objects.filter(
             face=face, visitor_key=visitor_key, retracted_at__isnull=True
         )

@@ -33,7 +33,6 @@ from webapp.curation.services.claims import (
 )
 from webapp.curation.services.consensus import lock_consensus, refresh_consensus
 from webapp.curation.services.quality import pause_if_unreliable
-from webapp.photos.models import Face
 
 UNDO_STEPS: Final = 20
 
@@ -180,8 +179,6 @@ def adjudicate(
     _check_comment(comment)
     if not has_role(person, Role.ADJUDICATOR):
         raise DomainError("Only an adjudicator can decide that.", code="not_allowed")
-    if not Face.objects.filter(pk=face_id).exists():
-        raise NotFound("This face is gone: its owner deleted the photo.")
     with transaction.atomic():
         consensus = lock_consensus(face_id=face_id)
         current = Correction.objects.filter(face_id=face_id, retracted_at__isnull=True)

@@ -14,8 +14,11 @@ from django.test import Client
 from tests.models import write_tiny_model
 from tests.pictures import astronaut, encode
 from webapp.accounts.models import User
+from webapp.core.errors import NotFound
 from webapp.curation.models import Correction, QueueItem
 from webapp.curation.services.consensus import lock_consensus, refresh_consensus
+from webapp.curation.services.flags import submit_flag
+from webapp.curation.tests.factories import FaceFactory, ReadPhotoFactory
 from webapp.photos import tasks
 from webapp.photos.models import Face
 from webapp.photos.services.serving import ModelServer
@@ -122,6 +125,15 @@ def test_deleted_photo_takes_its_flags_along(client: Client) -> None:
 
     assert not Correction.objects.exists()
     assert client.get(url).status_code == 404
+
+
+def test_flag_of_a_photo_that_another_tab_deletes_is_404(client: Client) -> None:
+    face = FaceFactory(photo=ReadPhotoFactory())
+    shown = Face.objects.get(pk=face.pk)
+    face.photo.delete()
+
+    with pytest.raises(NotFound, match="deleted a moment ago"):
+        submit_flag(face=shown, visitor_key="v" * 64, verdict="sad")
 
 
 def test_stranger_cannot_flag(client: Client) -> None:

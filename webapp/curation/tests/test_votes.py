@@ -9,6 +9,7 @@ from webapp.accounts.models import Role, User
 from webapp.core.errors import Conflict, DomainError, NotFound
 from webapp.curation.errors import ClaimLost, NothingToUndo, Paused
 from webapp.curation.models import Claim, Consensus, Correction, Pause, QueueItem
+from webapp.curation.services import votes
 from webapp.curation.services.claims import claim_faces, give_back_claims
 from webapp.curation.services.votes import (
     adjudicate,
@@ -378,6 +379,21 @@ def test_database_refuses_a_consensus_that_contradicts_itself(
 ) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Consensus.objects.create(face=FaceFactory(), **wrong)
+
+
+def test_face_that_is_deleted_while_it_is_skipped_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    face, person = QueuedFaceFactory(), PersonFactory()
+    (claim,) = claim_faces(person=person)
+    Consensus.objects.all().delete()
+    face.photo.delete()
+    monkeypatch.setattr(votes, "get_claim", lambda **_: claim)
+
+    with pytest.raises(NotFound, match="This face is gone"):
+        skip_face(person=person, claim_id=claim.pk)
+
+    assert not Consensus.objects.exists()
 
 
 def test_claims_of_the_deleted_face_are_gone() -> None:

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
+from django.db import IntegrityError
+
 from ml.images import MAX_BYTES
 from webapp.core.errors import DomainError
-from webapp.photos.models import Batch
+from webapp.photos.models import Batch, Photo
 from webapp.photos.services.erasure import delete_photo
 from webapp.photos.services.intake import PhotoRefused, submit_photo
 
@@ -24,6 +26,19 @@ class BatchRefused(DomainError):
     """Nothing of it could be taken; says why."""
 
     code = "invalid_batch"
+
+
+class BatchGone(BatchRefused):
+    """It was deleted while its photos came in."""
+
+    code = "deleted_meanwhile"
+    http_status = 409
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Your photos were deleted while these came in, in another tab perhaps: "
+            "these are gone, too. Please send them again if you want them read."
+        )
 
 
 def submit_batch(
@@ -41,7 +56,8 @@ def submit_batch(
     """
     batch = Batch.objects.create(visitor_key=visitor_key)
     refused: list[dict[str, object]] = []
-    taken = position = 0
+    taken: list[Photo] = []
+    position = 0
     try:
         for name, data in _unpacked(files):
             position += 1
@@ -53,7 +69,7 @@ def submit_batch(
             try:
                 if isinstance(data, BatchRefused):
                     raise data
-                submit_photo(
+                photo = submit_photo(
                     data=data,
                     visitor_key=visitor_key,
                     keep=keep,
@@ -67,16 +83,23 @@ def submit_batch(
                     {"position": position, "name": shown, "reason": str(error)}
                 )
             else:
-                taken += 1
-    except BaseException:
-        delete_batch(batch=batch)
-        raise
-    if not taken:
+                taken.append(photo)
+        if not taken:
+            reason = refused[0]["reason"] if refused else "There was no file in it."
+            raise BatchRefused(
+                f"Not one photo could be read. {reason}", code="no_photo"
+            )
+        batch.refused = refused
+        if not Batch.objects.filter(pk=batch.pk).update(refused=refused):
+            raise BatchGone
+    except BaseException as error:
+        # By their own rows: those of a batch that is gone are in none any more.
+        for photo in taken:
+            delete_photo(photo=photo)
         batch.delete()
-        reason = refused[0]["reason"] if refused else "There was no file in it."
-        raise BatchRefused(f"Not one photo could be read. {reason}", code="no_photo")
-    batch.refused = refused
-    batch.save(update_fields=["refused"])
+        if isinstance(error, IntegrityError):
+            raise BatchGone from error
+        raise
     return batch
 
 

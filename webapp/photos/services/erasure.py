@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from datetime import datetime, timedelta
 from typing import Final
 
 from django.core.files.storage import default_storage
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from webapp.accounts.api_keys import ended_visitor_keys
+from webapp.core.errors import NotFound
 from webapp.photos.models import Batch, Photo
 
 _BATCH: Final = 200
+_DELETE_TRIES: Final = 3
 _ORPHAN_AFTER: Final = timedelta(minutes=10)
 """Older than any upload under way: a younger file may still get its row."""
 
 logger = logging.getLogger(__name__)
+
+
+def lock_photo(*, photo_id: uuid.UUID) -> Photo:
+    """The photo, until the transaction ends neither deleted nor written to by
+    others. Raises ``NotFound`` where it was deleted a moment ago."""
+    photo = Photo.objects.select_for_update(no_key=True).filter(pk=photo_id).first()
+    if photo is None:
+        raise NotFound("This photo is gone: it was deleted a moment ago.")
+    return photo
 
 
 def delete_photo(*, photo: Photo) -> None:
@@ -27,6 +39,19 @@ def delete_photo(*, photo: Photo) -> None:
     A worker that is reading it loses its lease and writes nothing. Where the file
     cannot be removed now, the orphan sweep does it.
     """
+    for tries_left in reversed(range(_DELETE_TRIES)):
+        try:
+            _delete_once(photo)
+        except IntegrityError:
+            # Somebody labelled one of its faces after those were looked for. Their
+            # word stands by now, and goes with the rest.
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _delete_once(photo: Photo) -> None:
     with transaction.atomic():
         # Locked before its faces are looked for: a worker that writes them just now
         # is waited for, and one that comes later finds no photo.

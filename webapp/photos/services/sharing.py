@@ -6,11 +6,13 @@ import secrets
 from datetime import timedelta
 from typing import Final
 
+from django.db import transaction
 from django.utils import timezone
 
 from webapp.core.errors import Conflict
 from webapp.photos.access import hash_token
 from webapp.photos.models import Photo, ShareLink
+from webapp.photos.services.erasure import lock_photo
 
 SHARE_DAYS: Final = 7
 MAX_LINKS: Final = 20
@@ -19,19 +21,22 @@ MAX_LINKS: Final = 20
 def create_share_link(*, photo: Photo) -> tuple[ShareLink, str]:
     """A new link and its token, which is shown once and never stored.
 
-    Raises ``Conflict`` where a photo has ``MAX_LINKS`` that still open it.
+    Raises ``Conflict`` where a photo has ``MAX_LINKS`` that still open it, and
+    ``NotFound`` where it was deleted meanwhile.
     """
     now = timezone.now()
-    if photo.links.filter(expires_at__gt=now).count() >= MAX_LINKS:
-        raise Conflict(
-            f"This photo has {MAX_LINKS} links already. Please revoke one first."
-        )
     token = secrets.token_urlsafe(32)
-    link = ShareLink.objects.create(
-        photo=photo,
-        token_sha256=hash_token(token),
-        expires_at=now + timedelta(days=SHARE_DAYS),
-    )
+    with transaction.atomic():
+        lock_photo(photo_id=photo.pk)
+        if photo.links.filter(expires_at__gt=now).count() >= MAX_LINKS:
+            raise Conflict(
+                f"This photo has {MAX_LINKS} links already. Please revoke one first."
+            )
+        link = ShareLink.objects.create(
+            photo=photo,
+            token_sha256=hash_token(token),
+            expires_at=now + timedelta(days=SHARE_DAYS),
+        )
     return link, token
 
 

@@ -9,11 +9,12 @@ import pytest
 from celery import current_app
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.utils import timezone
 
 from webapp.photos import tasks
 from webapp.photos.models import Face, Photo
+from webapp.photos.services import erasure
 from webapp.photos.services.erasure import (
     delete_photo,
     erase_expired_photos,
@@ -96,6 +97,24 @@ def test_deleted_photo_leaves_no_file() -> None:
     delete_photo(photo=photo)
 
     assert not default_storage.exists(photo.file_name)
+
+
+def test_deletion_that_somebodys_word_on_a_face_gets_into_is_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = PhotoFactory()
+    delete_once, tries = erasure._delete_once, iter([True, False])
+
+    def meet(photo: Photo) -> None:
+        if next(tries):
+            raise IntegrityError("a correction still names the face")
+        delete_once(photo)
+
+    monkeypatch.setattr(erasure, "_delete_once", meet)
+
+    delete_photo(photo=photo)
+
+    assert not Photo.objects.exists()
 
 
 def test_nothing_of_a_deleted_photo_is_left_in_the_database_files(

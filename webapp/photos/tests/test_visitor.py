@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,17 @@ from django.utils import timezone
 from PIL import Image
 
 from tests.pictures import astronaut, encode, hopper, landscape
+from webapp.core.errors import NotFound
 from webapp.photos import tasks
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo, ShareLink
-from webapp.photos.services.batches import MAX_PHOTOS
-from webapp.photos.services.erasure import erase_expired_photos
+from webapp.photos.services.batches import MAX_PHOTOS, BatchGone, submit_batch
+from webapp.photos.services.erasure import (
+    delete_photo,
+    delete_photos_of,
+    erase_expired_photos,
+)
+from webapp.photos.services.sharing import create_share_link
 from webapp.registry.models import ModelVersion
 
 pytestmark = pytest.mark.django_db
@@ -271,6 +279,57 @@ class TestMine:
 
         assert client.get("/api/v1/photos").json() == []
         assert [photo["id"] for photo in other.get("/api/v1/photos").json()] == [kept]
+
+
+class TestTwoTabs:
+    """What one does to a photo while the other deletes it."""
+
+    def test_batch_whose_browser_forgets_everything_leaves_nothing(
+        self, media: Path
+    ) -> None:
+        key = "v" * 64
+
+        def files() -> Iterator[tuple[str, bytes]]:
+            yield "1.jpg", encode(astronaut())
+            delete_photos_of(visitor_key=key)
+            yield "2.jpg", encode(hopper())
+
+        with pytest.raises(BatchGone, match="Please send them again"):
+            submit_batch(files=files(), visitor_key=key)
+
+        assert not Photo.objects.exists()
+        assert not Batch.objects.exists()
+
+    def test_batch_that_goes_at_the_very_end_takes_its_photos_along(self) -> None:
+        def files() -> Iterator[tuple[str, bytes]]:
+            yield "1.jpg", encode(astronaut())
+            Batch.objects.all().delete()
+
+        with pytest.raises(BatchGone):
+            submit_batch(files=files(), visitor_key="v" * 64)
+
+        assert not Photo.objects.exists()
+
+    def test_deleted_photo_is_not_shared(self, client: Client) -> None:
+        photo = Photo.objects.get(pk=give(client)["id"])
+        delete_photo(photo=Photo.objects.get())
+
+        with pytest.raises(NotFound, match="deleted a moment ago"):
+            create_share_link(photo=photo)
+
+    def test_photo_that_goes_while_consent_changes_is_404(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = give(client)["id"]
+        monkeypatch.setattr(
+            "webapp.photos.api.set_consent", lambda **_: Photo.objects.all().delete()
+        )
+
+        response = client.patch(
+            f"/api/v1/photos/{given}", {"keep": True}, content_type="application/json"
+        )
+
+        assert response.status_code == 404
 
 
 class TestLive:
