@@ -25,8 +25,8 @@ from PIL import (
 )
 
 MAX_BYTES: Final = 10 * 1024 * 1024
-MAX_PIXELS: Final = 25_000_000
-"""What phones and cameras sell as 24 megapixels is a little more: 5712 x 4284."""
+MAX_PIXELS: Final = 24_500_000
+"""24 megapixels as phones and cameras count them: 5712 x 4284 is a little more."""
 
 MIN_SIDE_PX: Final = 16
 MAX_SIDE_PX: Final = 16_000
@@ -231,7 +231,7 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
 def _onto_white(image: Image.Image) -> Image.Image:
     """RGB, and nothing of what ``info`` carried: EXIF, ICC, comments."""
     if image.mode == "RGBA":
-        # After the reduction: three copies of 25 megapixels are 300 MB.
+        # After the reduction: three copies of 24 megapixels are 300 MB.
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image).convert("RGB")
     image.info = {}

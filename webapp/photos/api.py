@@ -107,7 +107,7 @@ class PhotosView(APIView):
         operation_id="submit_photo",
         summary="Submit a photo",
         description=(
-            "JPEG, PNG, WebP, AVIF or HEIC up to 10 MB and 25 megapixels. The photo "
+            "JPEG, PNG, WebP, AVIF or HEIC up to 10 MB and 24 megapixels. The photo "
             "is stored when the answer comes; read its result at `Location`."
         ),
         request={"multipart/form-data": UploadSerializer},

@@ -33,7 +33,7 @@ _HTTP_STATUS: Final = {
 }
 
 _decoding = threading.BoundedSemaphore(2)
-"""25 megapixels are 75 MB while they are open: not more than two at a time."""
+"""24 megapixels are 73 MB while they are open: not more than two at a time."""
 
 
 class PhotoRefused(DomainError):

@@ -172,7 +172,7 @@ REFUSED = {
     "truncated png": (encode(astronaut(), "PNG")[:90_000], 400, "damaged"),
     "truncated webp": (encode(astronaut(), "WEBP")[:9000], 400, "damaged"),
     "65535 x 65535 header": (png_header(65_535, 65_535), 413, "too_large"),
-    "26 megapixels": (png_header(5100, 5100), 413, "too_large"),
+    "25 megapixels": (png_header(5000, 5000), 413, "too_large"),
     "a line": (encode(Image.new("RGB", (4000, 2)), "PNG"), 400, "too_small"),
     "1000 frames of png": (animation("PNG", 1000), 415, "animated"),
     "1000 frames of webp": (animation("WEBP", 1000), 415, "animated"),
