@@ -147,6 +147,14 @@ def encrypted_zip() -> bytes:
     return bytes(data)
 
 
+def deflate64_zip() -> bytes:
+    """As Windows packs what is large."""
+    data = bytearray(zipped({"a.jpg": JPEG}))
+    start = data.rindex(b"PK\x01\x02")
+    data[8:10] = data[start + 10 : start + 12] = struct.pack("<H", 9)
+    return bytes(data)
+
+
 def with_exif(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -301,6 +309,10 @@ FILES: dict[str, Case] = {
     "zip cut off": batch(400, ZIP_DAMAGED, zipped({"a.jpg": JPEG})[:-30]),
     "zip header alone": batch(400, ZIP_DAMAGED, b"PK\x03\x04"),
     "zip with a password": batch(400, "It is encrypted", encrypted_zip),
+    "zip of nothing": batch(400, "There was no file in it", zipped({})),
+    "zip packed by a method of its own": batch(
+        400, "Please pack it as a plain zip", deflate64_zip
+    ),
     "zip of folders and hidden files": batch(
         400,
         "There was no file in it",

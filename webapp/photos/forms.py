@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 
-from webapp.photos.services.batches import MAX_PHOTOS, ZIP_MAGIC
+from webapp.photos.services.batches import MAX_PHOTOS, ZIP_STARTS
 
 
 class FilesInput(forms.ClearableFileInput):
@@ -44,6 +44,6 @@ class PhotoForm(forms.Form):
     @staticmethod
     def is_zip(file: UploadedFile) -> bool:
         """By its first bytes; names lie."""
-        start = file.read(len(ZIP_MAGIC))
+        start = file.read(len(ZIP_STARTS[0]))
         file.seek(0)
-        return bool(start == ZIP_MAGIC)
+        return start in ZIP_STARTS

@@ -18,7 +18,9 @@ from webapp.photos.services.intake import PhotoRefused, submit_photo
 
 MAX_PHOTOS: Final = 50
 MAX_BATCH_BYTES: Final = 100 * 1024 * 1024
-ZIP_MAGIC: Final = b"PK\x03\x04"
+ZIP_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+"""With a file in it, empty, and one that was to be split."""
+
 _SHOWN_NAME_LENGTH: Final = 80
 
 
@@ -114,7 +116,7 @@ def _unpacked(
     files: Iterable[tuple[str, bytes]],
 ) -> Iterator[tuple[str, bytes | BatchRefused]]:
     for name, data in files:
-        if data.startswith(ZIP_MAGIC):
+        if data.startswith(ZIP_STARTS):
             yield from _members(data)
         else:
             yield name, data
@@ -146,5 +148,9 @@ def _read_member(
         # The header may lie about the size: read at most one byte too many.
         with archive.open(member) as handle:
             return handle.read(MAX_BYTES + 1)
+    except NotImplementedError:
+        return BatchRefused(
+            "It is packed in a way that we cannot read. Please pack it as a plain zip."
+        )
     except Exception:  # noqa: BLE001  # As above; four kinds of compression do, too.
         return BatchRefused("It is damaged inside the zip.")

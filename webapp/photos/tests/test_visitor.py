@@ -160,6 +160,13 @@ class TestBatch:
         assert response.json()["detail"].endswith(".")
         assert not Photo.objects.exists()
 
+    def test_empty_zip_is_one_to_the_form_as_well(self, client: Client) -> None:
+        empty = SimpleUploadedFile("empty.zip", zip_of({}))
+
+        response = client.post("/photos/", {"image": empty})
+
+        assert b"There was no file in it." in response.content
+
     def test_batch_is_seen_and_deleted_by_its_own_browser_alone(
         self, client: Client
     ) -> None:
