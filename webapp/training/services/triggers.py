@@ -115,14 +115,18 @@ def set_schedule(*, schedule: Schedule, changed_by: User | None) -> None:
             "What starts several times a day starts on every day: leave the day of "
             "the week at *."
         )
-    crontab, _ = CrontabSchedule.objects.get_or_create(
-        minute=str(schedule.minute),
-        hour=",".join(map(str, schedule.hours)),
-        day_of_week=schedule.day_of_week,
-        day_of_month="*",
-        month_of_year="*",
-        timezone=ZoneInfo("UTC"),
-    )
+    when = {
+        "minute": str(schedule.minute),
+        "hour": ",".join(map(str, schedule.hours)),
+        "day_of_week": schedule.day_of_week,
+        "day_of_month": "*",
+        "month_of_year": "*",
+        "timezone": ZoneInfo("UTC"),
+    }
+    # Nothing forbids two rows of one time: two tabs at once may each have made one.
+    crontab = CrontabSchedule.objects.filter(
+        **when
+    ).first() or CrontabSchedule.objects.create(**when)
     PeriodicTask.objects.update_or_create(
         name=SCHEDULE_NAME,
         defaults={

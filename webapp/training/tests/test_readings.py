@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from django.conf import LazySettings
 from django.utils import timezone
-from django_celery_beat.models import PeriodicTask
+from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.accounts.models import User
@@ -206,6 +206,18 @@ def test_schedule_is_kept_where_the_beat_finds_it(admin: User) -> None:
         )
     with pytest.raises(NotAllowed):
         triggers.set_schedule(schedule=off, changed_by=PersonFactory())
+
+
+def test_schedule_that_two_tabs_made_twice_can_be_set_again(admin: User) -> None:
+    wanted = triggers.Schedule(enabled=True, hour=4, minute=30)
+    triggers.set_schedule(schedule=wanted, changed_by=admin)
+    twin = CrontabSchedule.objects.get(hour="4", minute="30")
+    twin.pk = None
+    twin.save()
+
+    triggers.set_schedule(schedule=wanted, changed_by=admin)
+
+    assert triggers.get_schedule() == wanted
 
 
 def test_schedule_of_several_times_a_day(admin: User) -> None:
