@@ -246,7 +246,10 @@ def alike(request: HttpRequest) -> HttpResponse:
                 face_ids=[uuid.UUID(value) for value in request.POST.getlist("face")],
                 verdict=request.POST.get("verdict", ""),
             )
-        except (DomainError, ValueError) as error:
+        except ValueError:
+            messages.error(request, "Select faces of this page.")
+            return see_other("curation:alike")
+        except DomainError as error:
             messages.error(request, str(error))
             return see_other("curation:alike")
         response = redirect(f"{reverse('curation:alike')}?done={batch}")

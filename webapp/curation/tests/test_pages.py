@@ -192,6 +192,8 @@ def test_grid_labels_many_and_takes_them_back(judge: Person) -> None:
     client.post(reverse("curation:undo-alike", args=[batch]))
     assert not Consensus.objects.filter(verdict="neutral").exists()
     assert client.post(url, {"verdict": "sad"}).status_code == 303
+    page = client.post(url, {"face": "x", "verdict": "sad"}, follow=True)
+    assert "Select faces of this page." in page.content.decode()
 
 
 def test_annotator_sees_the_history_only_after_voting(annotator: Person) -> None:
