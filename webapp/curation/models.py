@@ -26,6 +26,7 @@ MAX_SLOTS: Final = 3
 
 MAX_COMMENT_LENGTH: Final = 500
 MAX_BULK: Final = 200
+MAX_FOLDER_LENGTH: Final = 500
 """Faces that one click may concern."""
 MAX_DURATION_MS: Final = 3_600_000
 
@@ -395,7 +396,7 @@ class DatasetImport(TimedModel):
         DONE = "done"
         FAILED = "failed"
 
-    folder = models.CharField(max_length=500)
+    folder = models.CharField(max_length=MAX_FOLDER_LENGTH)
     options = models.JSONField(default=dict)
     status = models.CharField(max_length=16, choices=Status, default=Status.QUEUED)
     seen = models.PositiveIntegerField(default=0)

@@ -35,6 +35,7 @@ from ml.quality import face_quality
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
 from webapp.curation.models import (
+    MAX_FOLDER_LENGTH,
     Correction,
     DatasetImport,
     Reason,
@@ -92,10 +93,15 @@ def start_dataset_import(
             "The test split judges models: its faces are not labelled here.",
             code="bad_split",
         )
+    if options.limit < 0 or options.gold < 0:
+        raise DomainError(
+            "A limit and a number of gold faces are 0 or more.", code="bad_count"
+        )
     _list(folder, options)
+    path = _path_of(folder)
     with transaction.atomic():
         row = DatasetImport.objects.create(
-            folder=str(folder.resolve()),
+            folder=path,
             options=asdict(options),
             started_by=started_by,
         )
@@ -155,12 +161,36 @@ def sweep_dataset_imports() -> int:
     return len(waiting)
 
 
+def _path_of(folder: Path) -> str:
+    """As the row keeps it."""
+    path = str(folder.resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise DomainError(
+            f"The name {path!r} is no UTF-8. Please rename the folder.",
+            code="bad_folder",
+        ) from error
+    if len(path) > MAX_FOLDER_LENGTH:
+        raise DomainError(
+            f"The folder's path is longer than {MAX_FOLDER_LENGTH} letters. Please "
+            "move it.",
+            code="bad_folder",
+        )
+    return path
+
+
 def _list(folder: Path, options: ImportOptions) -> list[tuple[Path, int]]:
     try:
         layout = find_layout(folder, needed=(options.split,))  # type: ignore[arg-type]
         return list(files_of_split(layout, options.split))  # type: ignore[arg-type]
     except DataError as error:
         raise DomainError(str(error), code="bad_folder") from error
+    except OSError as error:
+        raise DomainError(
+            f"{folder} cannot be looked through: {error.strerror or error}.",
+            code="bad_folder",
+        ) from error
 
 
 def _take(

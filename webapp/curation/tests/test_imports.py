@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ml.labels import EMOTIONS
 from tests.models import write_tiny_model
+from webapp.core.errors import DomainError
 from webapp.curation import tasks
 from webapp.curation.models import Correction, DatasetImport, GoldFace, QueueItem
 from webapp.curation.services.imports import (
@@ -129,6 +131,45 @@ def test_folder_that_vanished_fails_with_the_reason(folder: Path) -> None:
     row.refresh_from_db()
     assert row.status == "failed"
     assert "no folder" in row.message
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "words"),
+    [
+        ("data", {"limit": -1}, "0 or more"),
+        ("data", {"gold": -1}, "0 or more"),
+        ("data/train/sad/broken.png", {}, "is no folder"),
+        ("x" * 5000, {}, "cannot be looked through: File name too long"),
+        ("deep", {}, "path is longer than 500 letters"),
+    ],
+)
+def test_import_that_cannot_be_is_refused_before_it_begins(
+    folder: Path, place: str, options: dict[str, int], words: str
+) -> None:
+    if place == "deep":
+        deep = folder.parent.joinpath(*["d" * 100] * 5)
+        deep.parent.mkdir(parents=True)
+        folder.rename(deep)
+        place = str(deep)
+
+    with pytest.raises(DomainError, match=words):
+        start_dataset_import(
+            folder=folder.parent / place,
+            options=ImportOptions(**options),
+            started_by=None,
+        )
+
+    assert not DatasetImport.objects.exists()
+
+
+def test_folder_whose_name_is_no_utf8_is_to_be_renamed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Path(os.fsdecode(b"/data/na\xefve"))
+    monkeypatch.setattr(Path, "resolve", lambda _: odd)
+
+    with pytest.raises(DomainError, match="is no UTF-8"):
+        start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
 
 
 def test_command_shows_progress_and_refuses_clearly(folder: Path) -> None:
