@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ from ml.detection import FaceDetector
 from ml.images import decode_image
 from ml.inference import EmotionClassifier
 from ml.preprocessing import crop_faces
-from tests.pictures import astronaut, encode
+from tests.pictures import as_form, astronaut, encode
 from tests.stack import ROOT, Stack
 
 STORED_MAX_SIDE_PX: Final = 1920
@@ -69,14 +68,8 @@ class Client:
 
     def photo(self, image: bytes) -> tuple[float, float]:
         """Seconds from the first byte sent to the 202, and to the result."""
-        boundary = uuid.uuid4().hex
-        head = (
-            f"--{boundary}\r\n"
-            'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
-        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        body, kind = as_form(image)
+        headers = {"Content-Type": kind}
         connection = http.client.HTTPConnection(
             "127.0.0.1", self._port, timeout=TIMEOUT_SECONDS
         )

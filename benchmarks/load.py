@@ -39,7 +39,7 @@ from typing import Final
 import psutil
 
 from benchmarks.latency import machine
-from tests.pictures import astronaut, encode
+from tests.pictures import as_form, astronaut, encode
 from tests.stack import SERVICES, Stack
 
 CLIENTS: Final = 6
@@ -80,17 +80,8 @@ class Site:
 
     def send(self, account: Account) -> str:
         """One upload; where its result will be, or nothing."""
-        boundary = uuid.uuid4().hex
-        head = (
-            f"--{boundary}\r\n"
-            'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        body = head.encode() + self._image + f"\r\n--{boundary}--\r\n".encode()
-        headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Cookie": self._cookie,
-        }
+        body, kind = as_form(self._image)
+        headers = {"Content-Type": kind, "Cookie": self._cookie}
         started_at = time.perf_counter()
         status, retry_after, location = "none", "", ""
         connection = http.client.HTTPConnection(

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import Final
 
 from benchmarks.latency import REPORT, Networks, cores, machine
 from benchmarks.load import Site, measure_capacity
-from tests.pictures import astronaut, encode
+from tests.pictures import as_form, astronaut, encode
 from tests.stack import ROOT, Stack
 
 AT_ONCE: Final = 8
@@ -109,14 +108,8 @@ def _answers(port: int) -> bool:
 
 def ask(port: int, image: bytes, seconds: float) -> float:
     """Photos a second that a server at ``/predict`` answers."""
-    boundary = uuid.uuid4().hex
-    head = (
-        f"--{boundary}\r\n"
-        'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
-        "Content-Type: image/jpeg\r\n\r\n"
-    )
-    body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    body, kind = as_form(image)
+    headers = {"Content-Type": kind}
     done: list[int] = []
     started_at = time.monotonic()
 

@@ -4,7 +4,6 @@ two annotators label them, as people would."""
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from ml.labels import EMOTIONS
 from ml.tests.faces import draw_face
-from tests.pictures import encode
+from tests.pictures import as_form, encode
 from tests.stack import Stack
 
 _LABEL = """
@@ -78,17 +77,8 @@ def drawn_photos(count: int, seed: int = 0) -> list[tuple[bytes, str]]:
 
 def give(stack: Stack, image: bytes) -> dict[str, Any]:
     """Upload a photo whose faces may train; what the API says of it."""
-    boundary = uuid.uuid4().hex
-    parts = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="train"\r\n\r\ntrue'
-        f"\r\n--{boundary}\r\n"
-        'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
-        "Content-Type: image/jpeg\r\n\r\n"
-    )
-    body = parts.encode() + image + f"\r\n--{boundary}--\r\n".encode()
-    status, photo = stack.request(
-        "POST", "/api/v1/photos", body, f"multipart/form-data; boundary={boundary}"
-    )
+    body, kind = as_form(image, train="true")
+    status, photo = stack.request("POST", "/api/v1/photos", body, kind)
     assert status == 202, photo
     return dict(photo)
 

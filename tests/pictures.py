@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,23 @@ def encode(image: Image.Image, image_format: str = "JPEG", **options: Any) -> by
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def as_form(image: bytes, **fields: str) -> tuple[bytes, str]:
+    """The body and content type of a form that gives the photo."""
+    boundary = uuid.uuid4().hex
+    said = "".join(
+        f"--{boundary}\r\n"
+        f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    head = (
+        f"{said}--{boundary}\r\n"
+        'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    )
+    body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"
 
 
 def _package_file(package: str, name: str) -> Path:

@@ -26,6 +26,7 @@ import psycopg
 import redis
 from psycopg import sql
 
+from tests.pictures import as_form
 from webapp.config.processes import ProcessGroup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,14 +232,7 @@ class Stack:
 
     def upload(self, image: bytes, own: Mapping[str, str] | None = None) -> str:
         """Give a photo; the path of its result."""
-        boundary = uuid.uuid4().hex
-        head = (
-            f"--{boundary}\r\n"
-            'Content-Disposition: form-data; name="image"; filename="photo.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        body = head.encode() + image + f"\r\n--{boundary}--\r\n".encode()
-        kind = f"multipart/form-data; boundary={boundary}"
+        body, kind = as_form(image)
         status, photo = self.request("POST", "/api/v1/photos", body, kind, own)
         assert status == 202, photo
         return f"/api/v1/photos/{photo['id']}?secret={photo['secret']}"

@@ -465,6 +465,13 @@ REQUESTS: dict[str, Case] = {
     "two lengths": Case(400, "", headers={"Content-Length": "1, 2"}),
     "negative length": Case(400, "", headers={"Content-Length": "-1"}),
     "length that is no number": Case(400, "", headers={"Content-Length": "ten"}),
+    "upload in chunks": Case(
+        411,
+        "Please send it with its Content-Length",
+        body=lambda: b"%x\r\n%b\r\n0\r\n\r\n" % (len(JPEG), JPEG),
+        headers={"Transfer-Encoding": "chunked", "Content-Length": ""},
+    ),
+    "description of another version": get(200, "openapi", "/api/schema/?version=%00"),
     "smuggled length": Case(
         400,
         "",
@@ -519,6 +526,7 @@ class Site:
             **({"Content-Length": str(len(body))} if body else {}),
             **case.headers,
         }
+        headers = {name: value for name, value in headers.items() if value}
         lines = [f"{case.method} {case.path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return self.send("\r\n".join([*lines, "", ""]).encode("latin-1"), body)
