@@ -66,12 +66,20 @@ class ProbeMiddleware:
 
 
 class RequestSizeMiddleware:
-    """Refuses a body that is too large before reading it."""
+    """Refuses a body that is too large before reading it, and one that comes in
+    chunks: nobody can tell how large that is, and Django takes it for empty."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.META.get("HTTP_TRANSFER_ENCODING"):
+            return error_response(
+                request,
+                411,
+                "length_required",
+                "The upload came in chunks. Please send it with its Content-Length.",
+            )
         try:
             length = int(request.META.get("CONTENT_LENGTH") or 0)
         except ValueError:
