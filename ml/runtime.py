@@ -34,11 +34,16 @@ class ProviderUnavailable(Exception):
     """The processor that was asked for is not there; says what to do."""
 
 
+def best_provider(choice: str) -> str:
+    """The first of what this build of ONNX Runtime offers and the choice allows. It
+    offers more than networks here run on."""
+    known = CUDA in ort.get_available_providers()
+    return CUDA if known and choice != "cpu" else CPU
+
+
 def providers_for(choice: Provider) -> list[Any]:
     """What to hand to ONNX Runtime, the best first. Raises ``ProviderUnavailable``."""
-    if choice == "cpu":
-        return [CPU]
-    if CUDA not in ort.get_available_providers():
+    if best_provider(choice) == CPU:
         if choice == "cuda":
             raise ProviderUnavailable(
                 "CUDA was asked for, and this build of ONNX Runtime has none: install "

@@ -12,7 +12,14 @@ from PIL import Image
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ModelFileError, load_manifest, read_model
-from ml.runtime import CPU, CUDA, ProviderUnavailable, open_session, providers_for
+from ml.runtime import (
+    CPU,
+    CUDA,
+    ProviderUnavailable,
+    best_provider,
+    open_session,
+    providers_for,
+)
 from tests.models import write_tiny_model
 
 
@@ -39,6 +46,16 @@ def test_cpu_is_taken_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -
     without_cuda(monkeypatch)
 
     assert providers_for("auto") == [CPU]
+
+
+def test_of_other_offers_of_the_build_none_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: ["AzureExecutionProvider", CPU]
+    )
+
+    assert best_provider("auto") == CPU
 
 
 def test_cpu_is_taken_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

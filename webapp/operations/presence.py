@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import onnxruntime as ort
 from celery.signals import beat_init, worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
+from ml.runtime import best_provider
 from webapp.operations.exposition import worker_exposition
 from webapp.operations.models import Presence
 
@@ -89,10 +89,8 @@ class _Quiet(WSGIRequestHandler):
 def on_worker_ready(sender: Any, **_: Any) -> None:
     queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
     serves = "inference" in queues
-    provider = ort.get_available_providers()[0] if serves else ""
-    if settings.INFERENCE_PROVIDER == "cpu":
-        provider = "CPUExecutionProvider"
-    _start(str(sender.hostname), queues, provider if serves else "")
+    provider = best_provider(settings.INFERENCE_PROVIDER) if serves else ""
+    _start(str(sender.hostname), queues, provider)
     if settings.METRICS_PORT:
         server = make_server(
             "", settings.METRICS_PORT, worker_exposition, handler_class=_Quiet
