@@ -45,6 +45,7 @@ from ml.inference import EmotionClassifier, softmax
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
 from ml.preprocessing import crop_faces, whole_picture
+from ml.quality import contrasts
 
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -521,7 +522,7 @@ def _drop(
     reasons: dict[int, list[str]],
 ) -> None:
     """Flat pictures go; faceless ones where people did not see a face either."""
-    for i in np.flatnonzero(crops.std(axis=(1, 2, 3)) < FLAT_STD).tolist():
+    for i in np.flatnonzero(contrasts(crops) < FLAT_STD).tolist():
         weights[i] = 0.0
         reasons[i].append(Kind.FLAT.value)
     if votes is None:

@@ -28,6 +28,7 @@ from ml.duplicates import near_duplicates, thumbnails
 from ml.images import read_file, read_header
 from ml.labels import EMOTIONS
 from ml.manifest import InputSpec, write_atomically
+from ml.quality import contrasts
 
 _SAMPLES: Final = 24
 
@@ -116,7 +117,7 @@ def _brightness(sets: dict[Split, FaceSet]) -> dict[str, dict[str, float]]:
     return {
         split: {
             "mean": round(float(faces.crops.mean()), 2),
-            "contrast": round(float(faces.crops.std(axis=(1, 2, 3)).mean()), 2),
+            "contrast": round(float(contrasts(faces.crops).mean()), 2),
         }
         for split, faces in sets.items()
     }
@@ -147,7 +148,7 @@ def _draw(
             "mean grey level",
         ),
         "contrast": figures.histograms(
-            {e.value: c.std(axis=(1, 2, 3)) for e, c in by_emotion.items()},
+            {e.value: contrasts(c) for e, c in by_emotion.items()},
             "Contrast of train",
             "standard deviation of grey levels",
         ),

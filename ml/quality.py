@@ -11,6 +11,8 @@ from PIL import Image
 from ml.preprocessing import UInt8Array, crop_face, face_region, face_roll_degrees
 from ml.types import DetectedFace, FaceQuality
 
+Float64Array = npt.NDArray[np.float64]
+
 HINTS: Final[dict[str, str]] = {
     "small": "The face is very small in the photo.",
     "blurred": "The face is blurred.",
@@ -32,6 +34,22 @@ _FLAT_BELOW: Final = 18.0
 _TURNED_ABOVE: Final = 0.35
 _TILTED_ABOVE_DEGREES: Final = 30.0
 _CUT_BEYOND: Final = 0.12
+
+_PART: Final = 4096
+"""Faces measured at once: NumPy works on deviations in float64, eight times the
+crops."""
+
+
+def contrasts(crops: UInt8Array) -> Float64Array:
+    """uint8 (N, S, S, C) -> (N,): standard deviation of each face's grey levels.
+
+    In parts: the deviations of 200,000 faces at once would take 4 GB.
+    """
+    out = np.empty(len(crops), np.float64)
+    for start in range(0, len(crops), _PART):
+        part = slice(start, start + _PART)
+        out[part] = crops[part].std(axis=(1, 2, 3))
+    return out
 
 
 def face_quality(
