@@ -35,6 +35,7 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 IMAGE_FOLDER: Final = "facial_emotion_images"
 OTHERS_FOLDER: Final = "other_expressions"
 ANNOTATIONS_FILE: Final = "annotations.csv"
+MAX_VOTES: Final = 1_000_000
 
 Progress = Callable[[str, int], Callable[[], None]]
 """``progress(title, total)`` starts a bar and returns what advances it by one."""
@@ -153,9 +154,10 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
                     raise DataError(
                         f"{path}, line {rows.line_num}: votes must be whole numbers."
                     ) from error
-                if min(counts) < 0:
+                if min(counts) < 0 or max(counts) > MAX_VOTES:
                     raise DataError(
-                        f"{path}, line {rows.line_num}: votes cannot be negative."
+                        f"{path}, line {rows.line_num}: votes cannot be negative, or "
+                        f"more than {MAX_VOTES}."
                     )
                 votes[row["file"]] = counts
     except (OSError, UnicodeDecodeError, csv.Error) as error:

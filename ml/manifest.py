@@ -158,7 +158,14 @@ def parse_manifest(text: str) -> ModelManifest:
         )
     except ManifestError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ManifestError(f"the manifest cannot be read: {error!r}") from error
 
 

@@ -145,6 +145,7 @@ def test_split_without_one_readable_file_is_refused(tmp_path: Path) -> None:
     [
         ("a.png,one" + ",0" * 9, "line 2: votes must be whole numbers"),
         ("a.png,-1" + ",0" * 9, "line 2: votes cannot be negative"),
+        ("a.png,1" + "0" * 30 + ",0" * 9, "line 2: votes .* more than 1000000"),
         ("a.png,1", "line 2: votes must be whole numbers"),
     ],
 )

@@ -59,6 +59,7 @@ def _set(*path: str) -> Callable[[dict[str, Any], Any], None]:
         (_set("calibration", "not_sure_below"), 2, "not_sure_below"),
         (_set("calibration"), None, "cannot be read"),
         (_set("size_bytes"), "many", "cannot be read"),
+        (_set("size_bytes"), float("inf"), "cannot be read"),
     ],
 )
 def test_contradicting_manifest_is_refused(
@@ -70,7 +71,7 @@ def test_contradicting_manifest_is_refused(
         parse_manifest(json.dumps(raw))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "no json", "[" * 100_000])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(ManifestError, match="cannot be read"):
         parse_manifest(text)
