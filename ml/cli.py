@@ -103,6 +103,11 @@ def main() -> None:
         _fail("Stopped.")
 
 
+def _say_next(wrote: Path, command: str) -> None:
+    # In one line: it is to be copied.
+    console.print(f"Wrote {wrote}. Next: python -m ml {command}", soft_wrap=True)
+
+
 def _fail(sentence: str) -> NoReturn:
     console.print("error:", style="bold red", end=" ")
     console.print(sentence, highlight=False, soft_wrap=True)
@@ -325,7 +330,7 @@ def clean(
                 highlight=False,
                 soft_wrap=True,
             )
-    console.print(f"Wrote {out}. Next: python -m ml train --manifest {out}/cleaned.csv")
+    _say_next(out, f"train --manifest {out}/cleaned.csv")
 
 
 def _refuse_inside(out: Path, layout: Layout) -> None:
@@ -446,7 +451,7 @@ def train(
     write_atomically(
         run / "curves.png", figures.to_png(figures.curves({architecture: rows}))
     )
-    console.print(f"Wrote {run}. Next: python -m ml export --run {run}")
+    _say_next(run, f"export --run {run}")
 
 
 @app.command()
