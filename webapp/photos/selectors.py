@@ -52,8 +52,8 @@ FAILURE_WORDS: Final = {
 }
 
 NO_FACE_WORDS: Final = (
-    "We found no face in this photo. It helps when a face looks towards the camera, "
-    "is well lit and not too small."
+    "We found no face in this photo. It helps when a face is upright, looks towards "
+    "the camera, is well lit and not too small."
 )
 
 
