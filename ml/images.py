@@ -202,7 +202,8 @@ def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:
             # Decodes at 1/2, 1/4 or 1/8 where that is still large enough: faster.
             # Both sides are asked for in proportion, or the shorter one would rule.
             reduction = max_side_px / max(width, height)
-            image.draft(None, (int(width * reduction), int(height * reduction)))
+            least = max(1, int(width * reduction)), max(1, int(height * reduction))
+            image.draft(None, least)
         image.load()
         # After load: libraries of some formats learn of the orientation only there.
         upright = ImageOps.exif_transpose(image)

@@ -138,6 +138,12 @@ def test_reduction_keeps_the_aspect_and_remembers_the_size() -> None:
     assert (decoded.width_px, decoded.height_px) == (1000, 500)
 
 
+def test_thin_picture_is_reduced_to_a_line() -> None:
+    data = encode(Image.new("RGB", (16, 16_000), "red"))
+
+    assert decode_image(data, max_side_px=800).pixels.size == (1, 800)
+
+
 def test_header_is_read_without_pixels() -> None:
     header = read_header(_png_header(9000, 7000))
     assert header is not None

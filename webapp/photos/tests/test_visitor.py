@@ -430,6 +430,15 @@ class TestThumbnail:
         with Image.open(io.BytesIO(response.content)) as thumbnail:
             assert thumbnail.size == (480, 360)
 
+    def test_thin_photo_has_one(self, client: Client) -> None:
+        image = SimpleUploadedFile("l.jpg", encode(landscape().resize((20, 16_000))))
+        photo_id = client.post("/api/v1/photos", {"image": image}).json()["id"]
+
+        response = client.get(f"/photos/{photo_id}/thumbnail")
+
+        with Image.open(io.BytesIO(response.content)) as thumbnail:
+            assert thumbnail.size == (1, 480)
+
     def test_a_stranger_gets_none(self, client: Client) -> None:
         photo_id = give(client)["id"]
 
