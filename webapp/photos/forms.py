@@ -31,10 +31,18 @@ class FilesField(forms.FileField):
         return [super(FilesField, self).clean(file, initial) for file in chosen]
 
 
+class TickedBox(forms.CheckboxInput):
+    """Ticked by what says so. Django's takes any word for a yes, "0" and "no" too:
+    nobody has allowed anything by these."""
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> bool:
+        return str(data.get(name, "")).lower() in ("1", "on", "true")
+
+
 class PhotoForm(forms.Form):
     image = FilesField(allow_empty_file=True, max_length=None)
-    keep = forms.BooleanField(required=False)
-    train = forms.BooleanField(required=False)
+    keep = forms.BooleanField(required=False, widget=TickedBox)
+    train = forms.BooleanField(required=False, widget=TickedBox)
 
     @property
     def error_sentence(self) -> str:

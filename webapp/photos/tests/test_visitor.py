@@ -73,6 +73,19 @@ class TestConsent:
         assert not photo.may_train
         assert photo.consent_version == ""
 
+    @pytest.mark.parametrize(
+        ("word", "allowed"), [("1", True), ("on", True), ("0", False), ("no", False)]
+    )
+    def test_form_takes_no_other_word_for_a_yes(
+        self, client: Client, word: str, allowed: bool
+    ) -> None:
+        image = SimpleUploadedFile("me.jpg", encode(astronaut()), "image/jpeg")
+
+        client.post("/photos/", {"image": image, "keep": word, "train": word})
+
+        photo = Photo.objects.get()
+        assert (photo.is_kept, photo.may_train) == (allowed, allowed)
+
     def test_what_was_agreed_to_is_kept_with_the_photo(self, client: Client) -> None:
         photo = Photo.objects.get(pk=give(client, keep="true", train="true")["id"])
 
