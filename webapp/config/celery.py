@@ -13,9 +13,6 @@ from webapp.config import messages
 from webapp.core.logs import job_id, request_id
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
-# Django's checks ran before any migration did. Here they would load every page and
-# cost a killed worker a third of the time that it needs to be back.
-os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 messages.install()
 app = Celery("mien")
