@@ -34,7 +34,7 @@ class ProviderUnavailable(Exception):
     """The processor that was asked for is not there; says what to do."""
 
 
-def best_provider(choice: str) -> str:
+def best_provider(choice: Provider) -> str:
     """The first of what this build of ONNX Runtime offers and the choice allows. It
     offers more than networks here run on."""
     known = CUDA in ort.get_available_providers()

@@ -21,9 +21,9 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
-from ml.runtime import best_provider
 from webapp.operations.exposition import worker_exposition
 from webapp.operations.models import Presence
+from webapp.photos.services.serving import provider_name
 
 EVERY_SECONDS: Final = 5.0
 _FORGOTTEN_AFTER: Final = timedelta(days=1)
@@ -89,7 +89,7 @@ class _Quiet(WSGIRequestHandler):
 def on_worker_ready(sender: Any, **_: Any) -> None:
     queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
     serves = "inference" in queues
-    provider = best_provider(settings.INFERENCE_PROVIDER) if serves else ""
+    provider = provider_name() if serves else ""
     _start(str(sender.hostname), queues, provider)
     if settings.METRICS_PORT:
         server = make_server(

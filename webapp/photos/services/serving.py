@@ -18,7 +18,7 @@ from PIL import Image
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError
-from ml.runtime import Provider
+from ml.runtime import Provider, best_provider
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, is_champion, read_model_file
 
@@ -96,6 +96,11 @@ class ModelServer:
         self._refused_sha256 = ""
         self._model = ServingModel(champion, classifier)
         logger.info("version %s serves", champion.version)
+
+
+def provider_name() -> str:
+    """What networks run on here, as ONNX Runtime calls it."""
+    return best_provider(_provider())
 
 
 def _provider() -> Provider:
