@@ -14,6 +14,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 _SOCKET_PATH_MAX_BYTES: Final = 100
 """``sun_path`` holds 104 bytes on macOS and 108 on Linux."""
@@ -103,7 +104,9 @@ def server_environment() -> dict[str, str]:
 
 def urls(path: Path) -> tuple[str, str]:
     """Broker and cache URL of the server that listens at ``path``."""
-    return f"redis+socket://{path}", f"unix://{path}?db=1"
+    # A folder's name may hold % or #.
+    quoted = quote(str(path))
+    return f"redis+socket://{quoted}", f"unix://{quoted}?db=1"
 
 
 def answers(path: Path) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -14,25 +15,42 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 
 
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
+_RATE: Final = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)")
+_DIGITS_MAX: Final = 15
+
+
 def text(name: str, default: str | None = None) -> str:
     """The variable, or ``default``; without either, ``ImproperlyConfigured``.
 
-    ``NAME_FILE`` may name a file that holds the value instead (for secrets).
+    ``NAME_FILE`` may name a file that holds the value instead (for secrets); an empty
+    one holds none. Blanks and line ends around a value do not belong to it.
     """
     value = os.environ.get(name)
-    if value is not None:
-        return value
     file_name = os.environ.get(f"{name}_FILE")
-    if file_name:
-        try:
-            return Path(file_name).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ImproperlyConfigured(
-                f"{name}_FILE names {file_name}, which cannot be read: {error}"
-            ) from error
-    if default is None:
-        raise ImproperlyConfigured(f"Set {name} in the environment.")
-    return default
+    if value is None and file_name:
+        value = _from_file(f"{name}_FILE", file_name)
+    if value is None:
+        if default is None:
+            raise ImproperlyConfigured(f"Set {name} in the environment.")
+        return default
+    value = value.strip()
+    if _UNPRINTABLE.search(value):
+        raise ImproperlyConfigured(f"{name} must be one line of text.")
+    return value
+
+
+def _from_file(name: str, file_name: str) -> str:
+    try:
+        # What some editors put before the text is no part of a secret.
+        value = Path(file_name).read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(
+            f"{name} names {file_name}, which cannot be read: {error}"
+        ) from error
+    if not value:
+        raise ImproperlyConfigured(f"{name} names {file_name}, which is empty.")
+    return value
 
 
 def flag(name: str, default: bool = False) -> bool:
@@ -45,18 +63,76 @@ def flag(name: str, default: bool = False) -> bool:
     raise ImproperlyConfigured(f"{name} must be 1 or 0, not {value!r}.")
 
 
-def integer(name: str, default: int, minimum: int = 0) -> int:
-    """A whole number of at least ``minimum``."""
+def integer(
+    name: str, default: int, minimum: int = 0, maximum: int = 1_000_000_000
+) -> int:
+    """A whole number from ``minimum`` to ``maximum``."""
     value = text(name, str(default))
     try:
-        number = int(value)
+        # Python gives up on thousands of digits with advice for programmers.
+        number = int(value[: _DIGITS_MAX + 1])
     except ValueError:
         raise ImproperlyConfigured(
-            f"{name} must be a whole number, not {value!r}."
+            f"{name} must be a whole number, not {value[:80]!r}."
         ) from None
     if number < minimum:
         raise ImproperlyConfigured(f"{name} must be at least {minimum}.")
+    if number > maximum:
+        raise ImproperlyConfigured(f"{name} must be at most {maximum}.")
     return number
+
+
+def choice(name: str, default: str, allowed: Sequence[str]) -> str:
+    """One of the allowed words."""
+    value = text(name, default)
+    if value not in allowed:
+        *others, last = allowed
+        raise ImproperlyConfigured(
+            f"{name} must be {', '.join(others)} or {last}, not {value[:80]!r}."
+        )
+    return value
+
+
+def rates(name: str, default: str) -> str:
+    """``120/minute;1500/hour``; nothing counts where it is empty."""
+    value = text(name, default)
+    words = [word.strip() for word in value.split(";")] if value else []
+    if not all(map(_RATE.fullmatch, words)):
+        raise ImproperlyConfigured(
+            f"{name} must be a count for a second, minute, hour or day, as in "
+            f"120/minute;1500/hour, or empty for none; not {value[:80]!r}."
+        )
+    return value
+
+
+def hosts(name: str, default: str = "") -> list[str]:
+    """Names of hosts, and nothing around them."""
+    names = listing(name, default)
+    for host in names:
+        if "/" in host or " " in host:
+            raise ImproperlyConfigured(
+                f"{name} must be names alone, with commas between them, as in "
+                f"mien.example,www.mien.example; not {host[:80]!r}."
+            )
+    return names
+
+
+def url(name: str, default: str) -> str:
+    """An address that can be taken apart. What is refused is not repeated: it may
+    hold a password."""
+    value = text(name, default)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+        whole = not parts.fragment and " " not in parts.netloc
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ImproperlyConfigured(
+            f"{name} is no address that can be read: see to its port, and write # / @ "
+            ": and % in a user or password as %23 %2F %40 %3A and %25."
+        )
+    return value
 
 
 def listing(name: str, default: str = "") -> list[str]:
@@ -104,13 +180,31 @@ def storage(url: str) -> dict[str, Any]:
     return {"BACKEND": "webapp.core.s3.DurableS3Storage", "OPTIONS": options}
 
 
+def path_in_url(path: Path) -> str:
+    """The path as a part of an address: a folder's name may hold % or #."""
+    return quote(str(path))
+
+
+def cache(url: str) -> str:
+    """An address that Django's cache and the counting of rates both read."""
+    parts = urlsplit(url)
+    place = parts.path if parts.scheme == "unix" else parts.hostname
+    if parts.scheme not in ("redis", "rediss", "unix") or not place:
+        raise ImproperlyConfigured(
+            "MIEN_CACHE_URL must be redis://:password@host:port/number or "
+            "unix:///path?db=number."
+        )
+    return url
+
+
 def cache_beside(broker_url: str) -> str:
     """The cache on the broker's server: its next number, or 1 on a socket."""
     parts = urlsplit(broker_url)
-    if parts.scheme == "redis+socket":
+    if parts.scheme == "redis+socket" and parts.path:
         return f"unix://{parts.path}?db=1"
     number = parts.path.strip("/") or "0"
-    if parts.scheme not in ("redis", "rediss") or not number.isdecimal():
+    known = parts.scheme in ("redis", "rediss") and parts.hostname
+    if not known or not number.isdecimal():
         raise ImproperlyConfigured(
             "MIEN_BROKER_URL must be redis://:password@host:port/number."
         )
@@ -118,9 +212,9 @@ def cache_beside(broker_url: str) -> str:
 
 
 def database(url: str) -> dict[str, Any]:
-    """``sqlite:///path`` or ``postgres://user:password@host:port/name?option=…``."""
+    """``sqlite:////path`` or ``postgres://user:password@host:port/name?option=…``."""
     parts = urlsplit(url)
-    if parts.scheme == "sqlite":
+    if parts.scheme == "sqlite" and parts.path.strip("/"):
         return {
             "ENGINE": "webapp.core.sqlite",
             "NAME": unquote(parts.path),
@@ -169,5 +263,6 @@ def database(url: str) -> dict[str, Any]:
             },
         }
     raise ImproperlyConfigured(
-        "MIEN_DATABASE_URL must start with sqlite:// or postgres://."
+        "MIEN_DATABASE_URL must be sqlite:////path or "
+        "postgres://user:password@host:port/name."
     )

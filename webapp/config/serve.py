@@ -15,11 +15,17 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from django.core.exceptions import ImproperlyConfigured
+
 BASE_DIR: Final = Path(__file__).resolve().parent.parent.parent
 DEFAULT_BIND: Final = "0.0.0.0:8000"
+
+_MOST_PROCESSES: Final = 1024
+"""More on one host is a slip of the pen."""
 
 METRICS_DIR_NAME: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Where the processes of one host count together; the name is the library's own."""
@@ -112,12 +118,14 @@ def count(
     environment: Mapping[str, str], name: str, default: int, minimum: int = 1
 ) -> int:
     """A variable that counts processes. Raises ``Misused``."""
-    text = environment.get(name, "") or str(default)
-    if not text.isdecimal() or int(text) < minimum:
+    text = environment.get(name, "").strip() or str(default)
+    number = int(text) if text.isdecimal() and len(text) < 10 else -1
+    if not minimum <= number <= _MOST_PROCESSES:
         raise Misused(
-            f"{name} must be a whole number of at least {minimum}, not {text!r}."
+            f"{name} must be a whole number from {minimum} to {_MOST_PROCESSES}, "
+            f"not {text[:80]!r}."
         )
-    return int(text)
+    return number
 
 
 def fresh_metrics_folder(folder: Path) -> None:
@@ -140,6 +148,16 @@ def environment_of(role: str, environment: Mapping[str, str]) -> dict[str, str]:
     return given
 
 
+def _check_settings(environment: Mapping[str, str]) -> None:
+    """Read them once here, where a mistake is a sentence: in the process to come it
+    would be a traceback for each of its children. Raises ``Misused``."""
+    os.environ.update(environment)
+    try:
+        import_module("webapp.config.settings")
+    except ImproperlyConfigured as error:
+        raise Misused(str(error)) from error
+
+
 def main(words: list[str]) -> int:
     """Become the process of that role; an exit code where it cannot."""
     if len(words) != 1 or words[0] not in _COMMANDS:
@@ -150,6 +168,7 @@ def main(words: list[str]) -> int:
     try:
         environment = environment_of(role, os.environ)
         command = _COMMANDS[role](environment)
+        _check_settings(environment)
         if environment.get(METRICS_DIR_NAME):
             fresh_metrics_folder(Path(environment[METRICS_DIR_NAME]))
         os.chdir(BASE_DIR)

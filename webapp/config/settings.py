@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from celery.schedules import schedule
@@ -20,7 +21,7 @@ from webapp.config import env
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 # --- The instance ---------------------------------------------------------------
-MIEN_HOME = Path(env.text("MIEN_HOME", str(BASE_DIR / "var"))).resolve()
+MIEN_HOME = Path(env.text("MIEN_HOME", "") or BASE_DIR / "var").resolve()
 DEMO = env.flag("MIEN_DEMO")
 DEBUG = env.flag("MIEN_DEBUG")
 MIN_SECRET_KEY_LENGTH = 50
@@ -41,23 +42,32 @@ def _secret_key() -> str:
     if value:
         return value
     path = MIEN_HOME / "secret_key"
+    try:
+        value = _drawn_secret_key(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(f"{path} cannot be used: {error}") from error
+    if not value:
+        raise ImproperlyConfigured(f"{path} is empty. Remove it: a new one is drawn.")
+    return value
+
+
+def _drawn_secret_key(path: Path) -> str:
     MIEN_HOME.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         beside = path.with_name(f".secret_key.{secrets.token_hex(4)}")
-        beside.touch(mode=0o600)
-        beside.write_text(secrets.token_urlsafe(50), encoding="utf-8")
         try:
+            beside.touch(mode=0o600)
+            beside.write_text(secrets.token_urlsafe(50), encoding="utf-8")
             # A link, not a rename: of two that start at once the first one wins.
-            path.hardlink_to(beside)
-        except FileExistsError:
-            beside.unlink()
-        else:
-            beside.unlink()
+            with suppress(FileExistsError):
+                path.hardlink_to(beside)
+        finally:
+            beside.unlink(missing_ok=True)
     return path.read_text(encoding="utf-8").strip()
 
 
 SECRET_KEY = _secret_key()
-ALLOWED_HOSTS = env.listing(
+ALLOWED_HOSTS = env.hosts(
     "MIEN_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]" if DEMO or DEBUG else ""
 )
 CSRF_TRUSTED_ORIGINS = env.listing("MIEN_TRUSTED_ORIGINS")
@@ -152,7 +162,10 @@ AXES_LOCKOUT_CALLABLE = "webapp.accounts.views.locked_out"
 DATABASES = {
     "default": env.database(
         env.with_password(
-            env.text("MIEN_DATABASE_URL", f"sqlite:///{MIEN_HOME / 'mien.sqlite3'}"),
+            env.url(
+                "MIEN_DATABASE_URL",
+                f"sqlite:///{env.path_in_url(MIEN_HOME / 'mien.sqlite3')}",
+            ),
             env.text("MIEN_DATABASE_PASSWORD", ""),
         )
     )
@@ -164,16 +177,19 @@ STATIC_URL = "static/"
 STATIC_ROOT = MIEN_HOME / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
-    "default": env.storage(env.text("MIEN_STORAGE_URL", "")),
+    "default": env.storage(env.url("MIEN_STORAGE_URL", "")),
     "staticfiles": {"BACKEND": "webapp.core.storage.StaticFilesStorage"},
 }
 WHITENOISE_USE_FINDERS = DEBUG
 
 BROKER_URL = env.with_password(
-    env.text("MIEN_BROKER_URL", f"redis+socket://{MIEN_HOME / 'valkey.sock'}"),
+    env.url(
+        "MIEN_BROKER_URL",
+        f"redis+socket://{env.path_in_url(MIEN_HOME / 'valkey.sock')}",
+    ),
     env.text("MIEN_BROKER_PASSWORD", ""),
 )
-CACHE_URL = env.text("MIEN_CACHE_URL", env.cache_beside(BROKER_URL))
+CACHE_URL = env.cache(env.url("MIEN_CACHE_URL", "") or env.cache_beside(BROKER_URL))
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -320,7 +336,7 @@ REQUEST_MAX_BYTES_AT = dict.fromkeys(
 )
 
 # How many proxies' entries in X-Forwarded-For are to be believed.
-NUM_PROXIES = env.integer("MIEN_NUM_PROXIES", 0)
+NUM_PROXIES = env.integer("MIEN_NUM_PROXIES", 0, maximum=100)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -370,27 +386,31 @@ if DEMO and env.flag("MIEN_HTTPS"):
 # --- Rates: for one browser and for one address; none where the text is empty --------
 RATES_STORAGE_URL = CACHE_URL.replace("unix://", "redis+unix://", 1)
 RATES = {
-    "upload": env.text(
+    "upload": env.rates(
         "MIEN_UPLOAD_RATE", "3000/minute" if DEMO else "120/minute;1500/hour"
     ),
-    "live": env.text("MIEN_LIVE_RATE", "1200/minute"),
-    "flag": env.text("MIEN_FLAG_RATE", "60/minute;300/hour"),
+    "live": env.rates("MIEN_LIVE_RATE", "1200/minute"),
+    "flag": env.rates("MIEN_FLAG_RATE", "60/minute;300/hour"),
 }
 
 # --- Photos -----------------------------------------------------------------------
 PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 60)
 
 # What networks run on: auto (a GPU where there is one), cpu, or cuda (nothing else).
-INFERENCE_PROVIDER = env.text("MIEN_INFERENCE_PROVIDER", "auto")
-if INFERENCE_PROVIDER not in ("auto", "cpu", "cuda"):
-    raise ImproperlyConfigured("MIEN_INFERENCE_PROVIDER must be auto, cpu or cuda.")
+INFERENCE_PROVIDER = env.choice(
+    "MIEN_INFERENCE_PROVIDER", "auto", ("auto", "cpu", "cuda")
+)
 
 # --- Curation ---------------------------------------------------------------------
 # In which order faces are labelled: a name from webapp.curation.order.
-CURATION_ORDER = env.text("MIEN_CURATION_ORDER", "teaches_most")
+CURATION_ORDER = env.choice(
+    "MIEN_CURATION_ORDER",
+    "teaches_most",
+    ("teaches_most", "flags_first", "by_chance"),
+)
 # Of the faces that may be used, so many are labelled by chance alone, so that the
 # accuracy on all of them can be told.
-CURATION_SAMPLE_PERCENT = env.integer("MIEN_CURATION_SAMPLE_PERCENT", 5)
+CURATION_SAMPLE_PERCENT = env.integer("MIEN_CURATION_SAMPLE_PERCENT", 5, maximum=100)
 # New labels that make the next training worth while.
 RETRAIN_AFTER_LABELS = env.integer("MIEN_RETRAIN_AFTER_LABELS", 50, 1)
 
@@ -405,9 +425,9 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
-LOG_FORMAT = env.text("MIEN_LOG_FORMAT", "line" if DEMO or DEBUG else "json")
-if LOG_FORMAT not in ("line", "json"):
-    raise ImproperlyConfigured("MIEN_LOG_FORMAT must be line or json.")
+LOG_FORMAT = env.choice(
+    "MIEN_LOG_FORMAT", "line" if DEMO or DEBUG else "json", ("line", "json")
+)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -428,7 +448,9 @@ LOGGING = {
     },
     "root": {
         "handlers": ["console"],
-        "level": env.text("MIEN_LOG_LEVEL", "INFO"),
+        "level": env.choice(
+            "MIEN_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+        ),
     },
     "loggers": {
         # One line a task or beat is too many when the sweep runs every second.
@@ -447,6 +469,6 @@ LOGGING = {
 # Who may read /metrics; nobody where it is empty.
 METRICS_TOKEN = env.text("MIEN_METRICS_TOKEN", "")
 # Where a worker tells its own figures; nowhere where it is 0.
-METRICS_PORT = env.integer("MIEN_METRICS_PORT", 0)
+METRICS_PORT = env.integer("MIEN_METRICS_PORT", 0, maximum=65_535)
 # A file that a worker or the beat touches for as long as it is well.
 ALIVE_FILE = env.text("MIEN_ALIVE_FILE", "")

@@ -87,6 +87,93 @@ def test_cache_stands_beside_the_broker() -> None:
         env.cache_beside("amqp://b")
 
 
+@pytest.mark.parametrize(
+    "held", [b"", b" \n", b"\xff\xfe", b"one\ntwo"], ids=["none", "blank", "16", "two"]
+)
+def test_file_of_a_secret_that_holds_none_is_named(
+    held: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(held)
+    monkeypatch.delenv("MIEN_X", raising=False)
+    monkeypatch.setenv("MIEN_X_FILE", str(tmp_path / "key"))
+
+    with pytest.raises(ImproperlyConfigured, match="MIEN_X"):
+        env.text("MIEN_X", "")
+
+
+def test_what_an_editor_adds_is_no_part_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfsecret\r\n")
+    monkeypatch.delenv("MIEN_X", raising=False)
+    monkeypatch.setenv("MIEN_X_FILE", str(tmp_path / "key"))
+
+    assert env.text("MIEN_X") == "secret"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MIEN_SECRET_KEY", " " * 64),
+        ("MIEN_ALLOWED_HOSTS", "https://mien.example"),
+        ("MIEN_DATABASE_URL", "postgres://mien@db:port/mien"),
+        ("MIEN_DATABASE_URL", "postgres://mien:a#b@db/mien"),
+        ("MIEN_DATABASE_URL", "sqlite://"),
+        ("MIEN_BROKER_URL", "redis://broker:99999/0"),
+        ("MIEN_BROKER_URL", "redis://"),
+        ("MIEN_BROKER_URL", "redis://[::1/0"),
+        ("MIEN_CACHE_URL", "memcached://cache"),
+        ("MIEN_STORAGE_URL", "s3://key:secret@store:http/photos"),
+        ("MIEN_NUM_PROXIES", "9" * 5000),
+        ("MIEN_METRICS_PORT", "70000"),
+        ("MIEN_PHOTO_RETENTION_SECONDS", "9" * 14),
+        ("MIEN_CURATION_SAMPLE_PERCENT", "101"),
+        ("MIEN_CURATION_ORDER", "oldest"),
+        ("MIEN_UPLOAD_RATE", "ten a day"),
+        ("MIEN_LIVE_RATE", "0/minute"),
+        ("MIEN_FLAG_RATE", "5/minute;"),
+        ("MIEN_LOG_LEVEL", "loud"),
+    ],
+)
+def test_wrong_variable_is_named_and_its_value_is_no_traceback(
+    name: str, value: str, tmp_path: Path
+) -> None:
+    said = settings_say(tmp_path, "", **{**PRODUCTION, name: value})
+
+    assert said.startswith(f"django.core.exceptions.ImproperlyConfigured: {name} ")
+    assert "a#b" not in said
+
+
+@pytest.mark.parametrize(
+    "words", [("manage.py", "check"), ("-m", "webapp.config.serve", "beat")]
+)
+def test_wrong_variable_ends_in_one_sentence(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={
+            **{k: v for k, v in os.environ.items() if "MIEN_" not in k},
+            **PRODUCTION,
+            "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
+            "MIEN_HOME": str(tmp_path),
+            "MIEN_DEBUG": "maybe",
+        },
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 1
+    assert result.stderr == "mien: MIEN_DEBUG must be 1 or 0, not 'maybe'.\n"
+
+
+def test_home_may_have_any_name(tmp_path: Path) -> None:
+    home = tmp_path / "50%20 #1 ?ü"
+    said = settings_say(home, "print(s.DATABASES['default']['NAME'])", MIEN_DEMO="1")
+    assert said.removeprefix("/") == f"{home}/mien.sqlite3"
+
+
 class TestProduction:
     def test_three_addresses_and_a_secret_are_enough(self, tmp_path: Path) -> None:
         said = settings_say(
