@@ -166,6 +166,23 @@ def test_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert "Choose another folder" in refusal_of({}, home)
 
 
+@pytest.mark.parametrize("name", ["lock", "log", "run", "broker"])
+def test_file_or_folder_in_the_way_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    if name == "lock":
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+
+    said = refusal_of({}, tmp_path)
+
+    assert str(tmp_path / name) in said
+    assert "Traceback" not in said
+
+
+def test_port_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    assert "is no port" in refusal_of({"PORT": "9" * 5000}, tmp_path)
+
+
 def test_count_of_processes_that_is_none_is_refused(tmp_path: Path) -> None:
     said = refusal_of({"MIEN_INFERENCE_WORKERS": "many"}, tmp_path / "home")
 

@@ -28,6 +28,7 @@ from webapp.config.serve import BASE_DIR
 
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
+DEFAULT_HOME: Final = str(BASE_DIR / "var")
 
 FIRST_DELAY_SECONDS: Final = 0.2
 _LONGEST_DELAY_SECONDS: Final = 10.0
@@ -403,12 +404,13 @@ def _reason(code: int) -> str:
 
 def open_home(value: str) -> Path:
     """Make the folder of all data. Raises ``Refused``."""
-    home = Path(value).expanduser().resolve()
+    home = Path(value)
     try:
+        home = home.expanduser().resolve()
         home.mkdir(parents=True, exist_ok=True)
         if not os.access(home, os.W_OK | os.X_OK):
             raise PermissionError("it cannot be written to")
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise Refused(
             f"MIEN_HOME={home} cannot be used ({error}). Choose another folder: "
             "make run MIEN_HOME=/some/folder"
@@ -418,7 +420,10 @@ def open_home(value: str) -> Path:
 
 def lock_home(home: Path) -> io.TextIOWrapper:
     """Nobody else may run on this data. Raises ``Refused``."""
-    lock = (home / "lock").open("a+", encoding="utf-8")
+    try:
+        lock = (home / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{home} cannot be locked: {error}") from error
     deadline = time.monotonic() + _LOCK_LIMIT_SECONDS
     while True:
         try:
@@ -449,8 +454,10 @@ def open_log(home: Path) -> Log:
 
 def listen(value: str) -> socket.socket:
     """A socket at the port that the text names, 0 for any. Raises ``Refused``."""
-    if not value.isdecimal() or int(value) > 65_535:
-        raise Refused(f"PORT={value} is no port: choose one from 1024 to 65535.")
+    value = value.strip()
+    # A number of thousands of digits is none that Python reads.
+    if not value.isdecimal() or len(value) > 5 or int(value) > 65_535:
+        raise Refused(f"PORT={value[:80]} is no port: choose one from 1024 to 65535.")
     port = int(value)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -481,9 +488,9 @@ def main() -> int:
     try:
         # Said before anything starts.
         _services(dict(os.environ), web_fd=-1)
-        home = open_home(os.environ.get("MIEN_HOME") or str(BASE_DIR / "var"))
+        home = open_home(os.environ.get("MIEN_HOME", "").strip() or DEFAULT_HOME)
         lock = lock_home(home)
-        listener = listen(os.environ.get("PORT") or str(DEFAULT_PORT))
+        listener = listen(os.environ.get("PORT", "").strip() or str(DEFAULT_PORT))
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, port {listener.getsockname()[1]}")
         lock.flush()
@@ -495,6 +502,10 @@ def main() -> int:
             group.kill()
     except (Refused, serve.Misused, broker.BrokerUnavailable) as refusal:
         print(f"mien: {refusal}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A full disk, a file where a folder belongs, no descriptor left.
+        print(f"mien: the site cannot run on: {error}", file=sys.stderr)
         return 1
     return 0
 

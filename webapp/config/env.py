@@ -180,6 +180,14 @@ def storage(url: str) -> dict[str, Any]:
     return {"BACKEND": "webapp.core.s3.DurableS3Storage", "OPTIONS": options}
 
 
+def folder(name: str, default: Path) -> Path:
+    """An absolute path; ~ is the user's own folder, with or without a shell."""
+    try:
+        return Path(text(name, "") or default).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise ImproperlyConfigured(f"{name} cannot be used: {error}") from error
+
+
 def path_in_url(path: Path) -> str:
     """The path as a part of an address: a folder's name may hold % or #."""
     return quote(str(path))

@@ -21,7 +21,7 @@ from webapp.config import env
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 # --- The instance ---------------------------------------------------------------
-MIEN_HOME = Path(env.text("MIEN_HOME", "") or BASE_DIR / "var").resolve()
+MIEN_HOME = env.folder("MIEN_HOME", BASE_DIR / "var")
 DEMO = env.flag("MIEN_DEMO")
 DEBUG = env.flag("MIEN_DEBUG")
 MIN_SECRET_KEY_LENGTH = 50

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from django.conf import LazySettings
 from django.core.management import CommandError, call_command
 
 from tests.models import write_tiny_model
+from tests.stack import ROOT
 from webapp.accounts.models import User
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion
@@ -81,3 +85,33 @@ def test_broken_model_is_said_in_a_sentence(shipped: Path) -> None:
 
     with pytest.raises(CommandError, match="model that ships is broken"):
         call_command("bootstrap")
+
+
+def test_folder_that_cannot_be_written_is_said_in_a_sentence(
+    shipped: Path, settings: LazySettings
+) -> None:
+    settings.STATIC_ROOT.write_text("a file where the folder belongs")
+
+    with pytest.raises(CommandError, match="Files cannot be kept"):
+        call_command("bootstrap")
+
+
+def test_file_that_is_no_database_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mien.sqlite3").write_bytes(b"no database" * 1000)
+    environment = {
+        **{k: v for k, v in os.environ.items() if "MIEN_" not in k},
+        "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
+        "MIEN_HOME": str(tmp_path),
+        "MIEN_DEMO": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "manage.py", "bootstrap"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 1
+    assert "The database cannot be used: file is not a database" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -174,6 +174,15 @@ def test_home_may_have_any_name(tmp_path: Path) -> None:
     assert said.removeprefix("/") == f"{home}/mien.sqlite3"
 
 
+def test_tilde_is_the_home_of_the_user_without_a_shell(tmp_path: Path) -> None:
+    said = settings_say(
+        Path("~/mien"), "print(s.MIEN_HOME)", **PRODUCTION, HOME=str(tmp_path)
+    )
+    assert said == str(tmp_path / "mien")
+    said = settings_say(Path("~nobody-of-that-name"), "", **PRODUCTION)
+    assert "MIEN_HOME cannot be used" in said
+
+
 class TestProduction:
     def test_three_addresses_and_a_secret_are_enough(self, tmp_path: Path) -> None:
         said = settings_say(

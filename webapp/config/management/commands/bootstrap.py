@@ -20,7 +20,7 @@ from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.files.storage import default_storage
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from ml.manifest import ManifestError, ModelFileError, write_atomically
@@ -50,11 +50,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             self._migrate()
-        except OperationalError as error:
+        except DatabaseError as error:
+            # Not up, no password, no space, or a file that is no database.
             raise CommandError(f"The database cannot be used: {error}") from error
-        if not options["without_static"]:
-            self._collect_static()
         try:
+            if not options["without_static"]:
+                self._collect_static()
             default_storage.prepare()  # type: ignore[attr-defined]
         except OSError as error:
             raise CommandError(f"Files cannot be kept: {error}") from error
