@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -61,6 +62,12 @@ DataOption = Annotated[
 ]
 ModelOption = Annotated[
     Path, typer.Option("--model", help="ONNX file with its manifest beside it.")
+]
+MAX_THREADS = 4 * (os.cpu_count() or 1)
+"""Thousands on two cores get nowhere, without a word."""
+ThreadsOption = Annotated[
+    int,
+    typer.Option(min=0, max=MAX_THREADS, help="For the network; 0 leaves it to torch."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -364,11 +371,12 @@ def train(
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    threads: Annotated[
-        int, typer.Option(min=0, help="For the network; 0 leaves it to torch.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     loader_threads: Annotated[
-        int, typer.Option(min=0, help="Prepare batches ahead; good with a GPU.")
+        int,
+        typer.Option(
+            min=0, max=MAX_THREADS, help="Prepare batches ahead; good with a GPU."
+        ),
     ] = 0,
     others: Annotated[
         bool, typer.Option(help="Use faces filed under other emotions, with votes.")
@@ -479,6 +487,11 @@ def export(
         with progress_bars() as progress:
             validation = load_split(layout, "validation", spec, progress=progress)
             test = load_split(layout, "test", spec, progress=progress)
+        if not (validation.labels(source) != NO_LABEL).any():
+            raise DataError(
+                f"No face of validation has a {source} label: there is nothing to "
+                "calibrate on. Try --labels folder."
+            )
         folded = (
             flip_pays(result, validation, source)
             if flip is Flip.AUTO
@@ -529,7 +542,7 @@ def compare(
     labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="0 leaves it to torch.")] = 0,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Train and judge the zoo under one budget; give the command again to go on."""
     import torch
@@ -690,6 +703,13 @@ def features(
         )
     path = out or model.with_name("retraining.npz")
     kept = collect(classifier, train_faces, validation, faces)
+    if not (len(kept.features) and len(kept.evaluation_labels)):
+        raise DataError(
+            f"{len(kept.features)} faces are left to train on and "
+            f"{len(kept.evaluation_labels)} to judge by: both need votes or folders "
+            "that name one of the four emotions, and train other faces than "
+            "validation and test."
+        )
     save_retraining(path, kept)
     console.print(
         f"Wrote {path}: {len(kept.features)} faces to train on, "

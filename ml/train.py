@@ -11,9 +11,11 @@ import io
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -163,7 +165,11 @@ class _World:
             self.device = torch.device(
                 f"cuda:{local}" if device == "cuda" and self.size > 1 else device
             )
-        except RuntimeError as error:
+            if self.device.type not in ("cpu", "cuda", "mps"):
+                raise RuntimeError("nothing else is trained on")
+            # A name alone says little: mps or cuda:7 may not be there.
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
             raise TrainingError(
                 f"There is no device {device!r}. Use auto, cpu, cuda or cuda:1."
             ) from error
@@ -228,10 +234,11 @@ def load_result(run_dir: Path) -> TrainingResult:
     saved = _read_checkpoint(run_dir)
     if saved is None:
         raise TrainingError(f"{run_dir} holds no {CHECKPOINT_FILE}. Train first.")
-    config = config_from_dict(json.loads(saved["config"]))
-    network = build_network(config.model)
-    network.load_state_dict(saved["average"])
-    history = [EpochRecord(**row) for row in json.loads(saved["history"])]
+    with _refusing_damage(run_dir):
+        config = config_from_dict(json.loads(saved["config"]))
+        network = build_network(config.model)
+        network.load_state_dict(saved["average"])
+        history = [EpochRecord(**row) for row in json.loads(saved["history"])]
     return TrainingResult(network.eval(), config, history)
 
 
@@ -268,18 +275,19 @@ def _train(
     steps = 0
     saved = _read_checkpoint(run_dir)
     if saved is not None:
-        if _same_run(config_from_dict(json.loads(saved["config"]))) != _same_run(
-            config
-        ):
+        with _refusing_damage(run_dir):
+            before = config_from_dict(json.loads(saved["config"]))
+        if _same_run(before) != _same_run(config):
             raise TrainingError(
                 f"{run_dir} holds a run with another config. Give another folder, or "
                 "remove it."
             )
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        history = [EpochRecord(**row) for row in json.loads(saved["history"])]
-        steps = int(saved["steps"])
+        with _refusing_damage(run_dir):
+            network.load_state_dict(saved["network"])
+            average.load_state_dict(saved["average"])
+            optimiser.load_state_dict(saved["optimiser"])
+            history = [EpochRecord(**row) for row in json.loads(saved["history"])]
+            steps = int(saved["steps"])
     parallel: nn.Module = (
         DistributedDataParallel(network) if world.size > 1 else network
     )
@@ -569,8 +577,15 @@ def _start_from(network: FaceNetwork, path: Path, faces: FaceSet) -> None:
             if not name.startswith("head.") or own[name].shape == value.shape
         }
         network.load_state_dict(own | fitting)
-    except Exception as error:  # Damaged files raise whatever zip and pickle like.
+    except OSError as error:
         raise TrainingError(f"{path} cannot be used: {error}") from error
+    except Exception as error:  # Damaged files raise whatever zip and pickle like.
+        # Torch's own words advise to load it in the way that runs what code it holds.
+        reason = "" if isinstance(error, pickle.UnpicklingError) else f" {error}"
+        raise TrainingError(
+            f"{path} cannot be used: it is damaged, or holds no weights for this "
+            f"network.{reason}"
+        ) from error
 
 
 def _agreed(stop: bool, world: _World) -> bool:
@@ -603,10 +618,25 @@ def _read_checkpoint(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / CHECKPOINT_FILE
     if not path.exists():
         return None
-    try:
+    with _refusing_damage(run_dir):
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # Damaged files raise whatever zip and pickle like.
-        raise TrainingError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def _refusing_damage(run_dir: Path) -> Iterator[None]:
+    """Whatever a file raises that is no checkpoint of ours becomes one sentence.
+
+    Torch's own words are not passed on: they advise to load the file in the way that
+    runs what code it holds.
+    """
+    try:
+        yield
+    except Exception as error:  # Zip, pickle and JSON raise what they like.
+        raise TrainingError(
+            f"{run_dir / CHECKPOINT_FILE} cannot be read: it is damaged, or no "
+            "checkpoint of this release. Give another folder, or remove the file to "
+            f"start anew. ({type(error).__name__})"
+        ) from error
 
 
 def _write_checkpoint(

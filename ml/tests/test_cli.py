@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ml.cli import main
+from ml.consensus import NO_LABEL
 from ml.labels import EMOTIONS, Emotion
 from ml.tests.faces import ballots_for, draw_face, write_annotations, write_dataset
 from tests.pictures import encode, hopper, landscape
@@ -213,3 +214,27 @@ def test_mistakes_end_with_a_sentence(
     root = write_dataset(tmp_path / "data", 1)
     filled = [argument.replace("{data}", str(root)) for argument in arguments]
     assert message in ml(*filled, code=2).stderr
+
+
+def test_more_threads_than_a_machine_can_use_are_refused(
+    ml: Command, tmp_path: Path
+) -> None:
+    for option in ("--threads", "--loader-threads"):
+        done = ml(
+            "train", "--run", tmp_path, "--data", tmp_path, option, "1000000", code=2
+        )
+        assert option in done.stderr
+        assert "Invalid value" in done.stderr
+
+
+def test_faces_without_a_vote_for_an_emotion_leave_no_file(
+    ml: Command, tmp_path: Path
+) -> None:
+    data = write_dataset(tmp_path / "data", 2)
+    names = [path.relative_to(data).as_posix() for path in data.rglob("*.png")]
+    write_annotations(data, {name: ballots_for(NO_LABEL) for name in names})
+
+    done = ml("features", "--data", data, "--out", tmp_path / "kept.npz", code=2)
+
+    assert "0 faces are left to train on" in done.stderr
+    assert not (tmp_path / "kept.npz").exists()

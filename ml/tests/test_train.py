@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,6 +111,72 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         load_result(tmp_path)
     with pytest.raises(TrainingError, match="Train first"):
         load_result(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": None},
+        {"config": "{"},
+        {"config": '{"model": {}}'},
+        {"history": '[{"epoch": 1}]'},
+        {"network": {}, "average": {}},
+        {"optimiser": {}},
+        {"steps": "many"},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_checkpoint_that_is_none_of_ours_is_named(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    faces, validation = draw_set(5, votes=True), draw_set(2, 1, votes=True)
+    train(TINY, faces, validation, tmp_path, stop=lambda: True)
+    path = tmp_path / CHECKPOINT_FILE
+    torch.save(torch.load(path, weights_only=True) | change, path)
+
+    with pytest.raises(TrainingError, match=f"{CHECKPOINT_FILE} cannot be read"):
+        train(TINY, faces, validation, tmp_path)
+    if "optimiser" not in change and "steps" not in change:
+        with pytest.raises(TrainingError, match=f"{CHECKPOINT_FILE} cannot be read"):
+            load_result(tmp_path)
+
+
+class Touch:
+    """Unpickled without care it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_neither_runs_nor_is_advised(tmp_path: Path) -> None:
+    run, mark = tmp_path / "run", tmp_path / "ran"
+    run.mkdir()
+    (run / CHECKPOINT_FILE).write_bytes(pickle.dumps(Touch(mark)))
+    faces, validation = draw_set(5, votes=True), draw_set(2, 1, votes=True)
+
+    with pytest.raises(TrainingError) as resumed:
+        train(TINY, faces, validation, run)
+    checkpoint, new = run / CHECKPOINT_FILE, tmp_path / "new"
+    with pytest.raises(TrainingError) as started:
+        train(TINY, faces, validation, new, pretrained=checkpoint)
+
+    assert not mark.exists()
+    for said in (str(resumed.value), str(started.value)):
+        assert "damaged" in said
+        assert "weights_only" not in said
+
+
+@pytest.mark.parametrize("device", ["meta", "xla", "cpu:x", "mps", ""])
+def test_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        device = "mps:7"
+    config = replace(TINY, device=device)
+
+    with pytest.raises(TrainingError, match="There is no device"):
+        train(config, draw_set(5, votes=True), draw_set(2, 1, votes=True), tmp_path)
 
 
 def test_checkpoint_holds_nothing_but_tensors_and_text(tmp_path: Path) -> None:
