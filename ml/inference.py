@@ -143,6 +143,10 @@ class EmotionClassifier:
             (out[part],) = self._session.run(
                 [FEATURES_NAME], {INPUT_NAME: normalise(crops[part], normalisation)}
             )
+        if not np.isfinite(out).all():
+            raise ModelFileError(
+                f"model {self.manifest.version} gives features that are no numbers"
+            )
         return out
 
     def scores(self, logits: Float32Array) -> tuple[EmotionScores, ...]:
@@ -177,8 +181,36 @@ class EmotionClassifier:
             raise ModelFileError(f"model input is {inputs}, expected (N, {wanted})")
         if not {LOGITS_NAME, FEATURE_MAP_NAME} <= outputs:
             raise ModelFileError(f"model outputs are {sorted(outputs)}")
-        if self.head_weight.shape[0] != len(EMOTIONS):
-            raise ModelFileError(f"model has {self.head_weight.shape[0]} classes")
+        rows = len(EMOTIONS)
+        if self.head_weight.ndim != 2 or self.head_weight.shape[0] != rows:
+            raise ModelFileError(f"model has a head of {self.head_weight.shape}")
+        self._check_answer(2)
+
+    def _check_answer(self, faces: int) -> None:
+        """What a file declares is not what it does: refuse it here, by looking at a
+        few empty faces, and not in the middle of somebody's photo."""
+        spec = self.manifest.input
+        crops = np.zeros((faces, spec.channels, spec.size_px, spec.size_px), np.float32)
+        try:
+            logits, feature_map = self._session.run(
+                [LOGITS_NAME, FEATURE_MAP_NAME], {INPUT_NAME: crops}
+            )
+        except Exception as error:  # ONNX Runtime raises classes of its own C++ side.
+            raise ModelFileError(f"the model cannot read {faces} faces: {error}") from (
+                error
+            )
+        wanted = (faces, len(EMOTIONS))
+        if logits.dtype != np.float32 or logits.shape != wanted:
+            raise ModelFileError(
+                f"the logits of {faces} faces are {logits.dtype} {logits.shape}, "
+                f"expected float32 {wanted}"
+            )
+        seen, channels = feature_map.shape[:2], self.head_weight.shape[1]
+        if feature_map.ndim != 4 or seen != (faces, channels):
+            raise ModelFileError(
+                f"the feature map of {faces} faces is {feature_map.shape}, expected "
+                f"({faces}, {channels}, height, width)"
+            )
 
 
 def softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Float64Array:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, field
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -48,6 +49,8 @@ class Normalisation:
             raise ManifestError(f"unknown normalisation {self.kind!r}")
         if self.kind == "fixed" and not (len(self.mean) == len(self.std) > 0):
             raise ManifestError("fixed normalisation needs a mean and a std a channel")
+        if not (all(map(isfinite, self.mean)) and all(0 < x < inf for x in self.std)):
+            raise ManifestError("mean must be numbers, and std numbers above zero")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,16 @@ class InputSpec:
     normalisation: Normalisation = field(default_factory=Normalisation)
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
+        if type(self.channels) is not int or self.channels not in (1, 3):
             raise ManifestError(f"channels must be 1 or 3, not {self.channels}")
         if not 16 <= self.size_px <= 512:
             raise ManifestError(f"size_px must be 16 to 512, not {self.size_px}")
+        fixed = self.normalisation.kind == "fixed"
+        if fixed and len(self.normalisation.mean) not in (1, self.channels):
+            raise ManifestError(
+                f"{self.channels} channels need as many means, or one, not "
+                f"{len(self.normalisation.mean)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +141,8 @@ def parse_manifest(text: str) -> ModelManifest:
         raw = json.loads(text)
         normalisation = Normalisation(
             kind=raw["input"]["normalisation"]["kind"],
-            mean=tuple(raw["input"]["normalisation"].get("mean", ())),
-            std=tuple(raw["input"]["normalisation"].get("std", ())),
+            mean=tuple(map(float, raw["input"]["normalisation"].get("mean", ()))),
+            std=tuple(map(float, raw["input"]["normalisation"].get("std", ()))),
         )
         return ModelManifest(
             version=str(raw["version"]),

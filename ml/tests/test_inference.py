@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 
 from ml.detection import FaceDetector
 from ml.inference import (
     HEAD_BIAS_NAME,
+    HEAD_WEIGHT_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
     MAX_BATCH,
     EmotionClassifier,
     softmax,
@@ -26,6 +31,7 @@ from ml.manifest import (
 from ml.models import ModelConfig, build_network
 from ml.preprocessing import crop_faces
 from ml.tests.faces import draw_set
+from tests.models import write_tiny_model
 from tests.pictures import astronaut
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +176,72 @@ def test_crops_of_a_photo_are_those_of_the_shared_room(
     assert np.array_equal(
         shipped.read(photo, faces).logits, shipped.read_crops(crops).logits
     )
+
+
+def _rewritten(path: Path, rewrite: Callable[[onnx.GraphProto], None]) -> bytes:
+    model = onnx.load_model(path)
+    rewrite(model.graph)
+    return bytes(model.SerializeToString())
+
+
+def _one_bias_too_many(graph: onnx.GraphProto) -> None:
+    _replace(graph, HEAD_BIAS_NAME, np.zeros(5, np.float32))
+
+
+def _head_without_rows(graph: onnx.GraphProto) -> None:
+    _replace(graph, HEAD_WEIGHT_NAME, np.zeros(4, np.float32))
+
+
+def _same_answer_to_any_number_of_faces(graph: onnx.GraphProto) -> None:
+    graph.node[-1].output[0] = "unused"
+    constant = onnx.numpy_helper.from_array(np.zeros((1, 4), np.float32), "constant")
+    graph.initializer.append(constant)
+    node = onnx.helper.make_node("Identity", ["constant"], [LOGITS_NAME])
+    graph.node.append(node)
+
+
+def _one_face_at_a_time(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def _faces_as_integers(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    node = onnx.helper.make_node("Cast", [INPUT_NAME], ["cast"], to=1)
+    graph.node[0].input[0] = "cast"
+    graph.node.insert(0, node)
+
+
+def _replace(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.float32]) -> None:
+    for tensor in graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, name))
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        _one_bias_too_many,
+        _head_without_rows,
+        _same_answer_to_any_number_of_faces,
+        _one_face_at_a_time,
+        _faces_as_integers,
+    ],
+)
+def test_file_that_does_not_do_what_it_declares_is_refused_when_it_is_loaded(
+    rewrite: Callable[[onnx.GraphProto], None], tmp_path: Path
+) -> None:
+    data = _rewritten(write_tiny_model(tmp_path, "tiny"), rewrite)
+
+    with pytest.raises(ModelFileError, match=r"model|logits"):
+        EmotionClassifier(_manifest_of(data), data)
+
+
+def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    def spoil(graph: onnx.GraphProto) -> None:
+        _replace(graph, "conv", np.full((6, 1, 8, 8), np.nan, np.float32))
+
+    data = _rewritten(write_tiny_model(tmp_path, "tiny"), spoil)
+    classifier = EmotionClassifier(_manifest_of(data), data)
+
+    with pytest.raises(ModelFileError, match="no numbers"):
+        classifier.features(draw_set(1).crops)
