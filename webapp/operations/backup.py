@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ def save_backup(*, path: Path) -> Summary:
 
     The file appears whole or not at all. Raises ``BackupError``.
     """
+    if not path.name or (path.exists() and not path.is_file()):
+        # A device would be replaced by a file, a folder after everything was written.
+        raise BackupError(f"{path} is no file. Name one, as in /backups/mien.tar.")
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -240,13 +244,14 @@ def _checked_manifest(archive: tarfile.TarFile) -> dict[str, Any]:
         manifest = json.loads(_read(archive, _MANIFEST))
         hashes = dict(manifest["sha256"])
         known = manifest["format"] == FORMAT
-    except (ValueError, KeyError, TypeError) as error:
+        whole = isinstance(manifest["migrations"], list) and _ROWS in hashes
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BackupError("The backup's manifest cannot be read.") from error
     if not known:
         raise BackupError(
             "Another release of Mien wrote this backup: restore it there."
         )
-    if set(members) != {*hashes, _MANIFEST}:
+    if not whole or set(members) != {*hashes, _MANIFEST}:
         raise BackupError("The backup lacks members, or has more than its manifest.")
     for name, wanted in hashes.items():
         is_file = name.startswith(_FILES) and _FILE_NAME.fullmatch(name[len(_FILES) :])
@@ -304,8 +309,12 @@ def _restore_rows(archive: tarfile.TarFile) -> int:
             with connection.cursor() as cursor:
                 for statement in connection.ops.sequence_reset_sql(no_style(), models_):
                     cursor.execute(statement)
-    except (DatabaseError, serializers.base.DeserializationError, ValueError) as error:
-        raise BackupError(f"The rows cannot be restored: {error}") from error
+    except (
+        *(DatabaseError, serializers.base.DeserializationError, ValueError),
+        # Lines that are JSON and no rows, or not even packed.
+        *(KeyError, TypeError, AttributeError, RecursionError, zlib.error),
+    ) as error:
+        raise BackupError(f"The rows cannot be restored: {error!r}") from error
     return rows
 
 

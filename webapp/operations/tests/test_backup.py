@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 from datetime import timedelta
@@ -239,3 +242,48 @@ def add_photo_elsewhere() -> None:
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_backup_replaces_files_alone(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    for path in (tmp_path, fifo, Path()):
+        with pytest.raises(BackupError, match="is no file"):
+            save_backup(path=path)
+    assert list(tmp_path.iterdir()) == [fifo]
+    assert fifo.is_fifo()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [b"no gzip", *map(gzip.compress, (b"5\n", b"[]\n", b"{}\n", b"[" * 100_000))],
+    ids=["unpacked", "number", "list", "nothing", "brackets"],
+)
+def test_rows_that_are_none_change_nothing(
+    rows: bytes, read_photo: Photo, tmp_path: Path
+) -> None:
+    manifest = {
+        "format": backup.FORMAT,
+        "migrations": backup._migrations(),
+        "sha256": {backup._ROWS: hashlib.sha256(rows).hexdigest()},
+    }
+    with tarfile.open(tmp_path / "b.tar", "w:") as archive:
+        backup._add(archive, backup._ROWS, rows)
+        backup._add(archive, backup._MANIFEST, json.dumps(manifest).encode())
+    before = snapshot()
+
+    with pytest.raises(BackupError, match="cannot be restored"):
+        restore_backup(path=tmp_path / "b.tar", replace=True)
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize("lacking", ["migrations", "sha256", "format"])
+def test_manifest_that_lacks_something_is_refused(lacking: str, tmp_path: Path) -> None:
+    manifest = {"format": backup.FORMAT, "migrations": [], "sha256": {}}
+    del manifest[lacking]
+    with tarfile.open(tmp_path / "b.tar", "w:") as archive:
+        backup._add(archive, backup._MANIFEST, json.dumps(manifest).encode())
+
+    with pytest.raises(BackupError, match="manifest cannot be read"):
+        restore_backup(path=tmp_path / "b.tar")
