@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.consensus import NO_LABEL, VOTE_COLUMNS, soft_labels, strict_majority
-from ml.duplicates import near_duplicates, thumbnails
+from ml.duplicates import resembles
 from ml.images import ImageRefused, decode_image, read_file
 from ml.labels import EMOTIONS, Emotion
 from ml.manifest import InputSpec
@@ -278,10 +278,8 @@ def make_targets(
 def without_near_duplicates(train: FaceSet, held_out: Sequence[FaceSet]) -> FaceSet:
     """``train`` less the faces that nearly are a face of validation or test."""
     keep = np.ones(len(train), bool)
-    left = thumbnails(train.crops)
     for faces in held_out:
-        pairs, _ = near_duplicates(left, thumbnails(faces.crops))
-        keep[pairs[:, 0]] = False
+        keep &= ~resembles(train.crops, faces.crops)
     return train.take(keep)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -34,35 +35,82 @@ def thumbnails(crops: UInt8Array) -> Float32Array:
 
 
 def near_duplicates(
-    left: Float32Array, right: Float32Array | None = None
-) -> tuple[IntArray, Float32Array]:
-    """Pairs (i, j) of ``left`` x ``right`` thumbnails that are nearly equal.
+    left: Float32Array,
+    right: Float32Array | None = None,
+    advance: Callable[[], None] | None = None,
+) -> Iterator[tuple[int, IntArray, Float32Array]]:
+    """(i, others, differences) for each picture i of ``left`` that has any.
 
-    Returns int64 (P, 2) and the differences (P,). Without ``right``, pairs inside
-    ``left`` with i < j. Two pictures can only be that near if their mean grey
-    levels are, so each is compared with its neighbours in brightness alone.
+    ``left`` and ``right`` are thumbnails. ``others`` int64 (P,), rising, are those of
+    ``right`` that are nearly equal to i, or, without it, those of ``left`` but i
+    itself: a pair is met from both sides. Two pictures can only be that near if their
+    mean grey levels are, so each is compared with its neighbours in brightness alone.
+    One picture after another, for thousands of copies have millions of pairs.
+    ``advance`` is called once a picture.
     """
     inside = right is None
-    other = left if right is None else right
+    other, members = _distinct(left if right is None else right)
     order = np.argsort(other.mean(axis=1), kind="stable")
     ordered = other[order]
     means = ordered.mean(axis=1)
-    left_means = left.mean(axis=1)
+    looking, lookers = _distinct(left)
     # A hair more than the limit: the means carry rounding of their own.
     reach = MAX_DIFFERENCE + 1e-3
-    first = np.searchsorted(means, left_means - reach)
-    last = np.searchsorted(means, left_means + reach)
-    pairs: list[tuple[int, int]] = []
-    differences: list[float] = []
-    for i in range(len(left)):
-        near = ordered[first[i] : last[i]]
-        difference = np.abs(near - left[i]).mean(axis=1)
-        for k in np.flatnonzero(difference < MAX_DIFFERENCE):
-            j = int(order[first[i] + k])
-            if not inside or i < j:
-                pairs.append((i, j))
-                differences.append(float(difference[k]))
-    return (
-        np.array(pairs, np.int64).reshape(-1, 2),
-        np.array(differences, np.float32),
-    )
+    first = np.searchsorted(means, looking.mean(axis=1) - reach)
+    last = np.searchsorted(means, looking.mean(axis=1) + reach)
+    for picture, equal, start, stop in zip(looking, lookers, first, last, strict=True):
+        difference = np.abs(ordered[start:stop] - picture).mean(axis=1)
+        near = np.flatnonzero(difference < MAX_DIFFERENCE)
+        found = [members[k] for k in order[start + near]]
+        others = np.concatenate([*found, np.zeros(0, np.int64)])
+        differences = np.repeat(difference[near], [len(same) for same in found])
+        rising = np.argsort(others)
+        others, differences = others[rising], differences[rising]
+        for i in equal.tolist():
+            if advance:
+                advance()
+            but_itself = others != i if inside else slice(None)
+            if len(others) > inside:
+                yield i, others[but_itself], differences[but_itself]
+
+
+def resembles(crops: UInt8Array, others: UInt8Array) -> npt.NDArray[np.bool_]:
+    """Which of ``crops`` nearly are one of ``others``: bool (N,)."""
+    out = np.zeros(len(crops), bool)
+    for i, _, _ in near_duplicates(thumbnails(crops), thumbnails(others)):
+        out[i] = True
+    return out
+
+
+class Groups:
+    """Which of N things belong together, be it by a chain of others."""
+
+    def __init__(self, count: int) -> None:
+        self._before = np.arange(count)
+        """Of each one something of its group with a smaller number, or itself."""
+
+    def join(self, i: int, others: IntArray) -> None:
+        """Make one group of i, all ``others`` and whatever they belong to."""
+        those = np.append(others, i)
+        firsts = [self._first(k) for k in np.unique(self._before[those]).tolist()]
+        self._before[firsts] = min(firsts)
+        self._before[those] = min(firsts)
+
+    def firsts(self) -> list[int]:
+        """The smallest number in the group of each."""
+        return [self._first(i) for i in range(len(self._before))]
+
+    def _first(self, i: int) -> int:
+        while self._before[i] != i:
+            self._before[i] = self._before[self._before[i]]
+            i = int(self._before[i])
+        return i
+
+
+def _distinct(thumbs: Float32Array) -> tuple[Float32Array, list[IntArray]]:
+    """Thumbnails without repetition, and the places of each: copies cost nothing."""
+    places: dict[bytes, list[int]] = {}
+    for place, thumb in enumerate(thumbs):
+        places.setdefault(thumb.tobytes(), []).append(place)
+    members = [np.array(equal, np.int64) for equal in places.values()]
+    return thumbs[[equal[0] for equal in members]], members

@@ -60,7 +60,7 @@ def explore(
         "modes": _named(modes),
         "formats": _named(formats),
         "unreadable": [list(row) for s in sets.values() for row in s.unreadable],
-        "near_duplicate_pairs": _duplicate_pairs(sets),
+        "near_duplicate_pairs": _duplicate_pairs(sets, progress),
         "brightness": _brightness(sets),
     }
     drawn = _draw(sets, counts)
@@ -97,19 +97,26 @@ def _named(counter: Counter[str], most: int = 20) -> dict[str, int]:
     return dict(counter.most_common(most))
 
 
-def _duplicate_pairs(sets: dict[Split, FaceSet]) -> dict[str, int]:
+def _duplicate_pairs(
+    sets: dict[Split, FaceSet], progress: Progress | None
+) -> dict[str, int]:
     """Pairs inside and across splits, and those under two labels."""
     splits = np.concatenate(
         [np.full(len(faces), i) for i, faces in enumerate(sets.values())]
     )
     labels = np.concatenate([faces.folder_labels for faces in sets.values()])
     thumbs = np.concatenate([thumbnails(faces.crops) for faces in sets.values()])
-    pairs, _ = near_duplicates(thumbs)
-    first, second = pairs[:, 0], pairs[:, 1]
+    advance = progress("Comparing pictures", len(thumbs)) if progress else None
+    pairs = across = contradicting = 0
+    for i, others, _ in near_duplicates(thumbs, advance=advance):
+        after = others[others > i]
+        pairs += len(after)
+        across += int((splits[after] != splits[i]).sum())
+        contradicting += int((labels[after] != labels[i]).sum())
     return {
-        "all": len(pairs),
-        "across_splits": int((splits[first] != splits[second]).sum()),
-        "contradicting_labels": int((labels[first] != labels[second]).sum()),
+        "all": pairs,
+        "across_splits": across,
+        "contradicting_labels": contradicting,
     }
 
 

@@ -172,3 +172,25 @@ def test_wrong_labels_are_found_without_votes(
     order = np.argsort(-result.suspicion)
     first = {result.faces.files[i] for i in order[:12]}
     assert len(planted & first) >= 4
+
+
+def test_of_many_copies_a_few_are_named_leaks_first(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, 4)
+    original = (root / "train" / "sad" / "000.png").read_bytes()
+    for number in range(300):
+        (root / "train" / "sad" / f"copy{number:03}.png").write_bytes(original)
+    (root / "test" / "happy" / "leak.png").write_bytes(original)
+    result = clean(find_layout(root), classifier, None, judge="folds")
+    told = [f.detail for f in result.findings if f.file == "train/sad/copy299.png"]
+    assert told[:2] == [
+        "test/happy/leak.png is filed under happy",
+        "test/happy/leak.png: same pixels, across splits",
+    ]
+    assert told[-1].endswith(": same pixels; and 296 more")
+    assert len(_files(result, Kind.EXACT_DUPLICATE)) == 302
+    assert len(result.findings) < 302 * 8
+    weights = _weights(result)
+    assert weights["test/happy/leak.png"] == 1
+    assert not any(weight for file, weight in weights.items() if "copy" in file)

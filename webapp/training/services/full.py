@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from ml.data import FaceSet, Layout, load_split
-from ml.duplicates import near_duplicates, thumbnails
+from ml.duplicates import resembles
 from ml.export import ExportError, export_result, load_network
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
@@ -170,11 +170,9 @@ def _curated(
     """Curated faces as the folder's are, less those of validation and test."""
     keep = np.ones(len(crops), bool)
     if len(crops):
-        left = thumbnails(crops)
         for split in ("validation", "test"):
             held = load_split(layout, split, start.manifest.input, with_others=True)
-            pairs, _ = near_duplicates(left, thumbnails(held.crops))
-            keep[pairs[:, 0]] = False
+            keep &= ~resembles(crops, held.crops)
     if not keep.all():
         job.say(
             f"{int((~keep).sum())} curated faces are left out: they are faces of "

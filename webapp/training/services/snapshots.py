@@ -17,7 +17,7 @@ from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
 from PIL import Image
 
-from ml.duplicates import near_duplicates, thumbnails
+from ml.duplicates import Groups, near_duplicates, thumbnails
 from ml.labels import EMOTIONS
 from ml.manifest import InputSpec
 from webapp.curation.selectors import TrainingLabel, training_labels
@@ -253,22 +253,14 @@ def _earlier_splits(column: str, keys: Sequence[uuid.UUID]) -> dict[uuid.UUID, S
 
 def _groups(labels: Sequence[TrainingLabel], crops: Sequence[UInt8Array]) -> list[int]:
     """A number a face, the same for faces that must stay on one side."""
-    parents = list(range(len(labels)))
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = parents[parents[i]]
-            i = parents[i]
-        return i
-
+    groups = Groups(len(labels))
     by_photo: dict[uuid.UUID, int] = {}
     for i, label in enumerate(labels):
-        parents[root(i)] = root(by_photo.setdefault(label.photo_id, i))
+        groups.join(i, np.array([by_photo.setdefault(label.photo_id, i)]))
     if crops:
-        pairs, _ = near_duplicates(thumbnails(np.stack(crops)))
-        for left, right in pairs:
-            parents[root(int(left))] = root(int(right))
-    return [root(i) for i in range(len(labels))]
+        for i, others, _ in near_duplicates(thumbnails(np.stack(crops))):
+            groups.join(i, others)
+    return groups.firsts()
 
 
 def _drawn(photo_ids: Sequence[uuid.UUID]) -> Split:
