@@ -206,11 +206,11 @@ def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:
             image.draft(None, least)
         image.load()
         # After load: libraries of some formats learn of the orientation only there.
-        upright = ImageOps.exif_transpose(image)
-        turned = (upright.width - upright.height) * (width - height) < 0
+        ImageOps.exif_transpose(image, in_place=True)
+        turned = (image.width - image.height) * (width - height) < 0
         if turned:
             width, height = height, width
-        pixels = _to_rgb_or_rgba(upright)
+        pixels = _to_rgb_or_rgba(image)
     if max_side_px and max(pixels.size) > max_side_px:
         pixels.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
     return DecodedImage(_onto_white(pixels), width, height, image_format)

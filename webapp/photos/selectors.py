@@ -236,16 +236,18 @@ def get_photo_results(*, photos: Iterable[Photo]) -> list[PhotoResult]:
     listed = list(photos)
     done = [photo for photo in listed if photo.status == PhotoStatus.DONE]
     predictions: dict[uuid.UUID, list[Prediction]] = {}
-    # For none of them Django asks nothing, and whoever waits for a photo asks often.
-    for prediction in (
-        Prediction.objects.filter(
-            face__photo__in=done, model_version=F("face__photo__model_version")
-        )
-        .select_related("face")
-        .defer("face__crop", "activation")
-        .order_by("face__index")
-    ):
-        predictions.setdefault(prediction.face.photo_id, []).append(prediction)
+    # Whoever waits for a photo asks often: what has no faces yet costs no query, nor
+    # the millisecond that Django needs to find that out.
+    if done:
+        for prediction in (
+            Prediction.objects.filter(
+                face__photo__in=done, model_version=F("face__photo__model_version")
+            )
+            .select_related("face")
+            .defer("face__crop", "activation")
+            .order_by("face__index")
+        ):
+            predictions.setdefault(prediction.face.photo_id, []).append(prediction)
     return [_photo_result(photo, predictions.get(photo.pk, [])) for photo in listed]
 
 
