@@ -24,6 +24,7 @@ LABELLED = 100
 MEDIAN_LIMIT_MS = 100
 P95_LIMIT_MS = 300
 SLOW_ANSWER_MS = 600
+EMPTY = {"claims": list[str]()}
 _PASSWORDS = {name: password for name, _, password in DEMO_PEOPLE}
 
 
@@ -194,6 +195,121 @@ def test_a_slow_site_loses_no_label(open_page: OpenPage) -> None:
     sent(page)
     saved(page, before + 4)
     expect(page.locator("[data-alert]")).to_be_hidden()
+
+
+def test_a_face_stays_one_s_own_over_a_reload_and_beside_a_second_tab(
+    open_page: OpenPage,
+) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    before = int(page.locator("[data-today]").inner_text())
+
+    page.reload()
+    page.wait_for_timeout(1000)
+    page.keyboard.press("1")
+    saved(page, before + 1)
+
+    second = page.context.new_page()
+    second.goto("/curation/desk/")
+    second.wait_for_timeout(1000)
+    second.close(run_before_unload=True)
+    page.wait_for_timeout(500)
+    page.keyboard.press("1")
+    saved(page, before + 2)
+    expect(page.locator("[data-alert]")).to_be_hidden()
+
+
+def test_labels_wait_for_somebody_who_was_logged_out(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    before = int(page.locator("[data-today]").inner_text())
+
+    page.context.clear_cookies(name="sessionid")
+    for _ in range(3):
+        page.keyboard.press("1")
+    words = page.locator("[data-logged-out]")
+    expect(words).to_contain_text("You are logged out. What you said is kept here")
+    with page.context.expect_page() as opened:
+        words.get_by_role("link").click()
+    log_in(opened.value, "max")
+
+    saved(page, before + 3)
+    sent(page)
+    expect(words).to_be_hidden()
+    expect(page.locator("[data-alert]")).to_be_hidden()
+
+
+def test_an_answer_that_breaks_off_loses_no_label(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    before = int(page.locator("[data-today]").inner_text())
+
+    def break_off(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.body()[:5])
+
+    page.route("**/verdict", break_off, times=1)
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+
+    saved(page, before + 2)
+
+
+def test_a_double_click_labels_one_face(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+    before = int(page.locator("[data-today]").inner_text())
+
+    page.get_by_role("button", name="Happy").dblclick()
+    saved(page, before + 1)
+    page.wait_for_timeout(300)
+    saved(page, before + 1)
+
+
+def test_the_last_face_leaves_words_with_the_focus(
+    open_page: OpenPage,
+) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.route("**/api/v1/curation/claims", lambda route: route.fulfill(json=EMPTY))
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(500)
+
+    page.keyboard.press("s")
+
+    expect(page.get_by_role("heading", name="Nothing waits for you")).to_be_focused()
+    page.keyboard.press("p")
+    page.keyboard.press("u")
+    expect(
+        page.get_by_role("heading", name="What does this face show?")
+    ).to_be_visible()
+
+
+def test_undo_of_nothing_is_said_and_forgotten(open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(500)
+    refusal = {"code": "nothing_to_undo", "detail": "There is nothing to undo."}
+    page.route(
+        "**/undo", lambda route: route.fulfill(status=409, json=refusal), times=1
+    )
+
+    page.keyboard.press("u")
+    expect(page.locator("[data-alert]")).to_have_text("There is nothing to undo.")
+    page.keyboard.press("s")
+    expect(page.locator("[data-alert]")).to_be_hidden()
+    sent(page)
+    page.keyboard.press("u")
+    sent(page)
 
 
 def test_desk_works_without_scripts(open_page: OpenPage) -> None:

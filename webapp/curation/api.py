@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.urls import reverse
@@ -63,6 +64,15 @@ class CountSerializer(serializers.Serializer[Any]):
         max_value=claims.MAX_HELD,
         default=1,
         help_text="How many faces to have before you in all.",
+    )
+
+
+class LeaseSerializer(serializers.Serializer[Any]):
+    seconds = serializers.IntegerField(
+        min_value=1,
+        max_value=int(claims.LEASE.total_seconds()),
+        default=int(claims.LEASE.total_seconds()),
+        help_text="How long they are yours from now on.",
     )
 
 
@@ -132,11 +142,14 @@ class RenewView(APIView):
     @extend_schema(
         operation_id="renew_faces",
         summary="Ten more minutes for what you hold",
-        request=None,
-        responses={200: HeldSerializer, 403: _ERROR},
+        request=LeaseSerializer,
+        responses={200: HeldSerializer, 400: _ERROR, 403: _ERROR},
     )
     def post(self, request: Request) -> Response:
-        return _private({"held": claims.renew_claims(person=person_of(request))})
+        fields = validated(LeaseSerializer(data=request.data), "bad_lease")
+        lease = timedelta(seconds=fields["seconds"])
+        held = claims.renew_claims(person=person_of(request), lease=lease)
+        return _private({"held": held})
 
 
 class VoteView(APIView):

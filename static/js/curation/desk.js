@@ -9,12 +9,17 @@ const MAX_BACK = 20;
 const RENEW_EVERY_MS = 180_000;
 const RETRY_FIRST_MS = 300;
 const RETRY_MAX_MS = 8_000;
+/** A face that stood for less was not looked at: the second half of a double click. */
+const MIN_LOOK_MS = 250;
+/** Left to a page that takes this one's place, before the faces go to others. */
+const LEAVING_SECONDS = 20;
 
 const desk = document.querySelector("#desk");
 const urls = desk.dataset;
 const form = desk.querySelector("[data-form]");
-const token = form.querySelector("[name=csrfmiddlewaretoken]").value;
+let token = form.querySelector("[name=csrfmiddlewaretoken]").value;
 const figure = desk.querySelector(".desk-face");
+const nothing = document.querySelector("#nothing");
 const part = (name) => desk.querySelector(`[data-${name}]`);
 const picture = part("picture");
 const words = new Map(
@@ -33,6 +38,7 @@ let showsPhoto = false;
 let unsent = 0;
 /** What the site refused; its words stay, whatever key comes next. */
 let refusals = 0;
+let refusal = "";
 let filling = null;
 let chain = Promise.resolve();
 
@@ -54,6 +60,7 @@ class Refused extends Error {
 
 async function ask(method, url, body) {
   let wait = RETRY_FIRST_MS;
+  let hasNewToken = false;
   for (;;) {
     let response = null;
     try {
@@ -62,17 +69,40 @@ async function ask(method, url, body) {
         headers: { "Content-Type": "application/json", "X-CSRFToken": token },
         body: body === undefined ? undefined : JSON.stringify(body),
       });
+      if (response.ok) {
+        const answer = response.status === 204 ? {} : await response.json();
+        part("logged-out").hidden = true;
+        return answer;
+      }
     } catch {
       // The network is away: what was said is kept here and sent again.
+      response = null;
     }
-    if (response?.ok) {
-      return response.status === 204 ? {} : response.json();
-    }
-    if (response && response.status < 500 && response.status !== 429) {
-      throw new Refused(response.status, await response.json().catch(() => ({})));
+    if (response?.status === 401) {
+      // Kept, too, until the person has logged in again in another tab.
+      part("logged-out").hidden = false;
+    } else if (response && response.status < 500 && response.status !== 429) {
+      const error = new Refused(response.status, await response.json().catch(() => ({})));
+      if (error.code !== "permission_denied" || hasNewToken) {
+        throw error;
+      }
+      // Logging in changed the token.
+      hasNewToken = true;
+      await renewToken();
+      continue;
     }
     await new Promise((resolve) => setTimeout(resolve, wait));
     wait = Math.min(wait * 2, RETRY_MAX_MS);
+  }
+}
+
+async function renewToken() {
+  try {
+    const page = await (await fetch(location.href)).text();
+    const fresh = new DOMParser().parseFromString(page, "text/html");
+    token = fresh.querySelector("[name=csrfmiddlewaretoken]").value;
+  } catch {
+    // Away again: the old token is refused, and the page loads anew.
   }
 }
 
@@ -95,13 +125,14 @@ function refused(error) {
     throw error;
   }
   if (error.status === 403) {
-    // Paused, or logged out: the page says it in full.
+    // Paused, or no annotator any more: the page says it in full.
     location.reload();
     return;
   }
   refusals += 1;
   const more = refusals > 1 ? ` (${refusals} times)` : "";
-  alertWith(`${error.message}${more}`);
+  refusal = `${error.message}${more}`;
+  alertWith(refusal);
 }
 
 function showUnsent() {
@@ -114,17 +145,20 @@ function alertWith(text) {
 }
 
 function clearAlert() {
-  if (refusals === 0) {
-    alertWith("");
-  }
+  alertWith(refusal);
 }
 
-/** Have some faces ahead; asking again gives the same ones and renews them. */
+/** Have some faces ahead; asking again gives the same ones and renews them. What was
+ * to come and is not among them has gone to somebody else, or was deleted. */
 function fill() {
   filling ??= (async () => {
     try {
       await chain;
+      const before = faces.length > AHEAD ? [] : faces.slice(1);
       const answer = await ask("POST", urls.apiClaims, { count: AHEAD });
+      const held = new Set(answer.claims.map((claim) => claim.id));
+      const gone = new Set(before.filter((face) => !held.has(face.id)));
+      faces = faces.filter((face) => !gone.has(face));
       const known = new Set([...faces, ...done].map((face) => face.id));
       for (const claim of answer.claims) {
         if (!known.has(claim.id)) {
@@ -150,8 +184,8 @@ function current() {
 let shown = null;
 
 function show(since) {
-  const face = current();
-  document.querySelector("#nothing").hidden = Boolean(face);
+  const face = current() ?? null;
+  nothing.hidden = Boolean(face);
   desk.hidden = !face;
   part("looking-back").hidden = lookingBack < 0;
   for (const button of form.querySelectorAll(".verdict")) {
@@ -160,10 +194,15 @@ function show(since) {
   if (lookingBack >= 0) {
     part("said").textContent = words.get(face.said) ?? "nothing: you skipped it";
   }
-  if (!face || face === shown) {
+  if (face === shown) {
     return;
   }
   shown = face;
+  if (!face) {
+    // What had the focus is hidden now; this says what is there instead.
+    nothing.querySelector("h1").focus();
+    return;
+  }
   showsPhoto = false;
   figure.dataset.zoom = "0";
   figure.classList.remove("shows-photo");
@@ -234,7 +273,16 @@ function undo() {
   lookingBack = -1;
   clearAlert();
   send(async () => {
-    const claim = await ask("POST", urls.apiUndo);
+    let claim;
+    try {
+      claim = await ask("POST", urls.apiUndo);
+    } catch (error) {
+      if (error.code !== "nothing_to_undo") {
+        throw error;
+      }
+      alertWith(error.message);
+      return;
+    }
     const index = done.findIndex((face) => face.id === claim.id);
     const [face] = index >= 0 ? done.splice(index, 1) : [faceOf(claim)];
     faces = [face, ...faces.filter((other) => other.id !== face.id)];
@@ -257,6 +305,9 @@ const actions = {
     }
   },
   photo() {
+    if (!current()) {
+      return;
+    }
     showsPhoto = !showsPhoto;
     figure.classList.toggle("shows-photo", showsPhoto);
     picture.src = showsPhoto ? current().photo : current().face;
@@ -297,17 +348,24 @@ form.addEventListener("click", (event) => {
   const button = event.target instanceof Element && event.target.closest("button");
   if (button && !button.getAttribute("formaction")?.endsWith("/stop/")) {
     event.preventDefault();
+    if (event.detail > 1 && performance.now() - shownAt < MIN_LOOK_MS) {
+      return;
+    }
     press(button, "", event.timeStamp);
   }
 });
 
 // What a person has before them stays theirs while they are here, and goes back when
-// they leave; the lease does the same ten minutes later.
-setInterval(() => {
+// they leave; the lease does the same ten minutes later. It is not given back at once:
+// the page that a reload brings, or another tab, has the same faces before it.
+function stay() {
   if (!document.hidden) {
-    ask("POST", urls.apiRenew).catch(refused);
+    fill();
   }
-}, RENEW_EVERY_MS);
+}
+
+setInterval(stay, RENEW_EVERY_MS);
+document.addEventListener("visibilitychange", stay);
 
 addEventListener("beforeunload", (event) => {
   if (unsent > 0) {
@@ -317,10 +375,11 @@ addEventListener("beforeunload", (event) => {
 
 addEventListener("pagehide", () => {
   if (unsent === 0) {
-    fetch(urls.apiClaims, {
-      method: "DELETE",
+    fetch(urls.apiRenew, {
+      method: "POST",
       keepalive: true,
-      headers: { "X-CSRFToken": token },
+      headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+      body: JSON.stringify({ seconds: LEAVING_SECONDS }),
     });
   }
 });

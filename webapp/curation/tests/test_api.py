@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from webapp.accounts.models import User
 from webapp.curation.models import Claim, Consensus, Correction, GoldFace, Pause
@@ -57,6 +59,11 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
     call(client, "POST", f"{ROOT}/claims", {"count": 3})
 
     assert call(client, "POST", f"{ROOT}/claims/renew").json() == {"held": 3}
+    assert call(client, "POST", f"{ROOT}/claims/renew", {"seconds": 20}).json() == {
+        "held": 3
+    }
+    soon = timezone.now() + timedelta(seconds=21)
+    assert Claim.objects.filter(expires_at__lt=soon).count() == 3
     assert call(client, "DELETE", f"{ROOT}/claims").json() == {"held": 3}
 
 
@@ -65,6 +72,8 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
     [
         ("POST", "/claims", {"count": 0}, 400, "bad_count"),
         ("POST", "/claims", {"count": 99}, 400, "bad_count"),
+        ("POST", "/claims/renew", {"seconds": 0}, 400, "bad_lease"),
+        ("POST", "/claims/renew", {"seconds": 601}, 400, "bad_lease"),
         (
             "POST",
             f"/claims/{NOBODYS}/verdict",
