@@ -15,6 +15,10 @@ IntArray = npt.NDArray[np.int64]
 THUMB_PX: Final = 12
 MAX_DIFFERENCE: Final = 1.0
 """Mean absolute difference in grey levels at ``THUMB_PX``, exclusive."""
+_MAX_SUM: Final = MAX_DIFFERENCE * THUMB_PX**2 + 0.1
+"""A hair more than the limit: sums carry rounding of their own."""
+_AT_ONCE: Final = 64
+"""The tree is asked for so many at once; a crowd's neighbours fill memory."""
 
 
 def thumbnails(crops: UInt8Array) -> Float32Array:
@@ -43,35 +47,38 @@ def near_duplicates(
 
     ``left`` and ``right`` are thumbnails. ``others`` int64 (P,), rising, are those of
     ``right`` that are nearly equal to i, or, without it, those of ``left`` but i
-    itself: a pair is met from both sides. Two pictures can only be that near if their
-    mean grey levels are, so each is compared with its neighbours in brightness alone.
+    itself: a pair is met from both sides. Two pictures can only be that near if the
+    sums over nine blocks are, so a tree of those leaves few to be compared.
     One picture after another, for thousands of copies have millions of pairs.
     ``advance`` is called once a picture.
     """
+    from scipy.spatial import KDTree  # type: ignore[import-untyped]
+
     inside = right is None
-    other, members = _distinct(left if right is None else right)
-    order = np.argsort(other.mean(axis=1), kind="stable")
-    ordered = other[order]
-    means = ordered.mean(axis=1)
+    known, members = _distinct(left if right is None else right)
     looking, lookers = _distinct(left)
-    # A hair more than the limit: the means carry rounding of their own.
-    reach = MAX_DIFFERENCE + 1e-3
-    first = np.searchsorted(means, looking.mean(axis=1) - reach)
-    last = np.searchsorted(means, looking.mean(axis=1) + reach)
-    for picture, equal, start, stop in zip(looking, lookers, first, last, strict=True):
-        difference = np.abs(ordered[start:stop] - picture).mean(axis=1)
-        near = np.flatnonzero(difference < MAX_DIFFERENCE)
-        found = [members[k] for k in order[start + near]]
-        others = np.concatenate([*found, np.zeros(0, np.int64)])
-        differences = np.repeat(difference[near], [len(same) for same in found])
-        rising = np.argsort(others)
-        others, differences = others[rising], differences[rising]
-        for i in equal.tolist():
-            if advance:
-                advance()
-            but_itself = others != i if inside else slice(None)
-            if len(others) > inside:
-                yield i, others[but_itself], differences[but_itself]
+    tree = KDTree(_block_sums(known))
+    for start in range(0, len(looking), _AT_ONCE):
+        part = looking[start : start + _AT_ONCE]
+        close = tree.query_ball_point(
+            _block_sums(part), _MAX_SUM, p=1, return_sorted=False
+        )
+        equals = lookers[start : start + _AT_ONCE]
+        for picture, equal, candidates in zip(part, equals, close, strict=True):
+            places = np.array(candidates, np.int64)
+            difference = np.abs(known[places] - picture).mean(axis=1)
+            near = np.flatnonzero(difference < MAX_DIFFERENCE)
+            found = [members[k] for k in places[near]]
+            others = np.concatenate([*found, np.zeros(0, np.int64)])
+            differences = np.repeat(difference[near], [len(same) for same in found])
+            rising = np.argsort(others)
+            others, differences = others[rising], differences[rising]
+            for i in equal.tolist():
+                if advance:
+                    advance()
+                but_itself = others != i if inside else slice(None)
+                if len(others) > inside:
+                    yield i, others[but_itself], differences[but_itself]
 
 
 def resembles(crops: UInt8Array, others: UInt8Array) -> npt.NDArray[np.bool_]:
@@ -105,6 +112,13 @@ class Groups:
             self._before[i] = self._before[self._before[i]]
             i = int(self._before[i])
         return i
+
+
+def _block_sums(thumbs: Float32Array) -> Float32Array:
+    """(N, 144) -> (N, 9): sums over 3 x 3 blocks. They differ by no more than their
+    cells do, all together."""
+    cells = thumbs.reshape(-1, 3, THUMB_PX // 3, 3, THUMB_PX // 3)
+    return np.asarray(cells.sum(axis=(2, 4)).reshape(-1, 9))
 
 
 def _distinct(thumbs: Float32Array) -> tuple[Float32Array, list[IntArray]]:
