@@ -33,8 +33,8 @@ export function keepAsking(selector, { onChange, onTrouble }) {
   document.addEventListener("htmx:sendError", askLater);
   document.addEventListener("htmx:timeout", askLater);
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status === 404) {
-      // Deleted or expired meanwhile: let the site say so on a whole page.
+    if ([403, 404].includes(event.detail.xhr.status)) {
+      // Deleted, expired or no longer theirs: let the site say so on a whole page.
       location.reload();
     } else {
       askLater();

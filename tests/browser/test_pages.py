@@ -254,6 +254,16 @@ def test_every_page_is_for_everybody(open_page: OpenPage, stack: Stack) -> None:
         jo, reverse("curation:history", args=[faces[given[0]]]), "a dispute's history"
     )
     trouble += look_at(ada, "/curation/people/", "403")
+
+    # Enter in the comment decides nothing; the keys that a page names do.
+    jo.goto(reverse("curation:disputes"))
+    jo.fill("#comment", "Hard to say.")
+    jo.press("#comment", "Enter")
+    jo.wait_for_timeout(300)
+    expect(jo.locator("#comment")).to_have_value("Hard to say.")
+    jo.goto(reverse("curation:history", args=[faces[given[0]]]))
+    jo.keyboard.press("2")
+    expect(jo.locator(".notices")).to_contain_text("Decided.")
     assert trouble == [], "\n".join(trouble)
 
 
@@ -283,6 +293,34 @@ def test_what_answers_a_press_is_for_everybody(
         ada.get_by_label("Name of a new key").fill(name)
         ada.get_by_role("button", name="Make a key").click()
         trouble += look(ada, "a key, new or refused")
+    assert trouble == [], "\n".join(trouble)
+
+
+def test_somebody_invited_joins_and_long_words_fit(open_page: OpenPage) -> None:
+    admin, guest = open_page("/"), open_page("/")
+    log_in(admin, "max")
+    admin.goto(reverse("curation:people"))
+    admin.fill("#note", "Q" * 120)
+    admin.get_by_role("button", name="Make a link").click()
+    trouble = look(admin, "an invitation with a long word")
+    invitation = re.search(r"/accounts/invitations/[^\"<\s]+", admin.content())
+    assert invitation is not None
+    trouble += look_at(admin, reverse("curation:people"), "a long note")
+
+    guest.goto(invitation[0])
+    guest.get_by_label("User name").fill("\N{GRINNING FACE}")
+    guest.get_by_label("Password").fill(PASSWORD)
+    guest.get_by_role("button", name="Make my account").click()
+    expect(guest.get_by_role("alert")).to_contain_text("Enter a valid username")
+    guest.get_by_label("User name").fill("a" * 150)
+    guest.get_by_label("Password").fill(PASSWORD)
+    guest.get_by_role("button", name="Make my account").click()
+    expect(guest.locator(".notices")).to_contain_text("Welcome, aaa")
+    trouble += look(guest, "a long welcome")
+    trouble += look_at(admin, reverse("curation:person", args=["a" * 150]))
+    admin.get_by_role("button", name="Make adjudicator").click()
+    expect(admin.locator(".notices")).to_contain_text("Changed: aaa")
+    trouble += look(admin, "a long name changed")
     assert trouble == [], "\n".join(trouble)
 
 

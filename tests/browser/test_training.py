@@ -48,6 +48,24 @@ for back in range(9, -1, -1):
 """
 
 
+_A_RUN_THAT_WAITS = """
+from django.utils import timezone
+from webapp.registry.selectors import get_champion
+from webapp.training.models import TrainingRun
+champion = get_champion()
+run = TrainingRun.objects.create(
+    number=TrainingRun.objects.count() + 1, mode="head", parent=champion,
+    start=champion, queued_at=timezone.now(),
+)
+print(run.number)
+"""
+_CANCEL = """
+from webapp.training.models import TrainingRun
+from webapp.training.services.runs import cancel_run
+cancel_run(run=TrainingRun.objects.latest("number"), cancelled_by=None)
+"""
+
+
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A site of this module's own, where no run starts by itself."""
@@ -134,6 +152,34 @@ def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
     expect(page.locator(".notices")).to_contain_text(f"{SHIPPED} serves again")
     trouble += look(page, "/training/watch/")
     assert trouble == []
+
+
+def test_a_run_keeps_the_focus_and_asks_who_was_logged_out(
+    open_page: OpenPage, stack: Stack
+) -> None:
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    trainer = stack.service("training")
+    workers = [trainer, *trainer.children(recursive=True)]
+    for worker in workers:
+        worker.suspend()
+    try:
+        number = stack.manage("shell", "-v", "0", "-c", _A_RUN_THAT_WAITS).strip()
+        page.goto(f"/training/runs/{number}/")
+        start = page.locator("#run-start")
+        start.focus()
+        with page.expect_response(f"**/training/runs/{number}/"):
+            pass
+        page.wait_for_timeout(300)
+        expect(start).to_be_focused()
+
+        page.context.clear_cookies(name="sessionid")
+        page.wait_for_url("**/accounts/login/**")
+        expect(page.locator("header")).to_have_count(1)
+    finally:
+        stack.manage("shell", "-v", "0", "-c", _CANCEL)
+        for worker in workers:
+            worker.resume()
 
 
 def test_all_of_it_works_without_scripts(open_page: OpenPage) -> None:

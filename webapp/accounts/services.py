@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from webapp.accounts import audit
 from webapp.accounts.models import Invitation, Role, User
-from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.accounts.roles import has_role
+from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 
 INVITATION_LIFETIME: Final = timedelta(days=7)
 
@@ -89,8 +90,13 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
     taken and ``DomainError`` for a name or a password that will not do.
     """
     invitation = get_open_invitation(secret=secret)
+    # One character may become many: its length is known after this alone.
+    username = User.normalize_username(username)
     person = User(username=username, role=invitation.role)
     try:
+        if username and not username.strip("."):
+            # No address of a page can hold it.
+            raise ValidationError("A name needs more than dots.")
         person.full_clean(exclude=["password"], validate_unique=False)
         validate_password(password, person)
     except ValidationError as error:
@@ -147,13 +153,20 @@ def change_person(
 ) -> None:
     """Give a role, or close and open an account; nobody does that to themselves.
 
-    So the last admin cannot lock everybody out. Their votes stay.
+    So the last admin cannot lock everybody out, nor the last two each other. Their
+    votes stay.
     """
     if person.pk == changed_by.pk:
         raise DomainError(
             "You cannot change your own account here. Please ask another admin.",
             code="own_account",
         )
+    # What is written is what stands there now, not what the page was made from.
+    rows = User.objects.select_for_update().filter(pk__in=[person.pk, changed_by.pk])
+    now = {row.pk: row for row in rows.order_by("pk")}
+    if not has_role(now[changed_by.pk], Role.ADMIN):
+        raise NotAllowed("Only an admin may change an account.")
+    person = now[person.pk]
     before = {"role": person.role, "is_active": person.is_active}
     if role is not None:
         person.role = role

@@ -44,8 +44,9 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
             messages.success(request, f"Welcome, {person.username}.")
             return redirect(settings.LOGIN_REDIRECT_URL)
     response = render(request, "accounts/invitation.html", context, status=status)
-    # The address is the secret: no other page may learn it.
-    response["Referrer-Policy"] = "no-referrer"
+    # The address is the secret: no other page may learn it. Browsers hide where the
+    # form comes from, too, if told to say nothing; its protection would refuse it.
+    response["Referrer-Policy"] = "strict-origin"
     return response
 
 

@@ -16,7 +16,7 @@ from webapp.accounts.services import (
     invite_person,
     withdraw_invitation,
 )
-from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 
 pytestmark = pytest.mark.django_db
 
@@ -34,7 +34,7 @@ def secret_for(admin: User, role: Role = Role.ANNOTATOR) -> str:
 
 def test_link_makes_one_account_and_logs_it_in(admin: User, client: Client) -> None:
     url = reverse("accounts:invitation", args=[secret_for(admin, Role.ADJUDICATOR)])
-    assert client.get(url)["Referrer-Policy"] == "no-referrer"
+    assert client.get(url)["Referrer-Policy"] == "strict-origin"
 
     client.post(url, {"username": "eve", "password": PASSWORD})
 
@@ -81,6 +81,9 @@ def test_old_withdrawn_and_wrong_links_open_nothing(admin: User) -> None:
         ("eve", "12345678901", DomainError),
         ("a b c", PASSWORD, DomainError),
         ("", PASSWORD, DomainError),
+        ("..", PASSWORD, DomainError),
+        ("\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 9, PASSWORD, DomainError),
+        ("\N{LATIN SMALL LIGATURE FFI}" * 51, PASSWORD, DomainError),
         ("root", PASSWORD, Conflict),
     ],
 )
@@ -124,6 +127,30 @@ def test_role_of_another_can_be_changed(admin: User) -> None:
     change_person(person=person, changed_by=admin, role=Role.ANNOTATOR)
     person.refresh_from_db()
     assert not person.is_superuser
+
+
+def test_a_change_keeps_what_another_admin_changed_meanwhile(admin: User) -> None:
+    person = User.objects.create_user("eve")
+    seen_before = User.objects.get(pk=person.pk)
+
+    change_person(person=person, changed_by=admin, is_active=False)
+    change_person(person=seen_before, changed_by=admin, role=Role.ADJUDICATOR)
+
+    person.refresh_from_db()
+    assert not person.is_active
+    assert person.role == Role.ADJUDICATOR
+
+
+def test_two_admins_cannot_demote_each_other(admin: User) -> None:
+    other = User.objects.create_user("other", role=Role.ADMIN)
+    admin_before, other_before = (User.objects.get(pk=p.pk) for p in (admin, other))
+
+    change_person(person=other, changed_by=admin, role=Role.ANNOTATOR)
+    with pytest.raises(NotAllowed):
+        change_person(person=admin_before, changed_by=other_before, is_active=False)
+
+    admin.refresh_from_db()
+    assert has_role(admin, Role.ADMIN)
 
 
 def test_five_wrong_passwords_lock_out_with_a_sentence(

@@ -83,6 +83,17 @@ def test_others_are_kept_out(client: Client) -> None:
             assert client.get(reverse(f"training:{name}")).status_code == 403
 
 
+def test_a_session_that_ended_loads_the_whole_page_anew(client: Client) -> None:
+    """A log-in page would be put into the page of the run."""
+    url = reverse("training:runs")
+
+    answer = client.get(url, headers={"HX-Request": "true"})
+
+    assert answer["HX-Refresh"] == "true"
+    assert answer.content == b""
+    assert client.get(url).status_code == 302
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_lists_stand_on_a_site_without_a_model(page: Client, name: str) -> None:
     words(page.get(reverse(f"training:{name}")))
