@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.shortcuts import resolve_url
+from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRefresh
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -33,7 +38,7 @@ def role_required(role: Role) -> Callable[[View], View]:
                 if getattr(request, "htmx", False):
                     # A log-in page is no part of a page: load the whole of it.
                     return HttpResponseClientRefresh()
-                return redirect_to_login(request.get_full_path())
+                return _log_in_first(request)
             if not has_role(request.user, role):
                 raise PermissionDenied
             return view(request, *args, **kwargs)
@@ -41,6 +46,20 @@ def role_required(role: Role) -> Callable[[View], View]:
         return guarded
 
     return decorate
+
+
+def _log_in_first(request: HttpRequest) -> HttpResponseBase:
+    """Lead to the log-in page, and from there to what was asked for; to the page of
+    the form where something was posted, for its address answers no GET."""
+    if request.method in ("GET", "HEAD"):
+        return redirect_to_login(request.get_full_path())
+    messages.error(
+        request, "You were logged out, and nothing was changed. Please do it again."
+    )
+    came_from = request.headers.get("Referer", "")
+    if not url_has_allowed_host_and_scheme(came_from, {request.get_host()}):
+        came_from = resolve_url(settings.LOGIN_REDIRECT_URL)
+    return redirect_to_login(urlsplit(came_from).path)
 
 
 class IsAnnotator(BasePermission):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
 
+from webapp.accounts.access import role_required
 from webapp.accounts.api_keys import (
     MAX_KEYS,
     MAX_NAME_LENGTH,
@@ -25,7 +25,7 @@ from webapp.core.errors import DomainError
 
 
 @never_cache
-@login_required
+@role_required(Role.ANNOTATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 @sensitive_variables("new_key")
 def api_keys(request: HttpRequest) -> HttpResponse:
@@ -33,9 +33,9 @@ def api_keys(request: HttpRequest) -> HttpResponse:
     person = request.user
     assert isinstance(person, User)
     status, error, new_key, new_name = 200, "", "", ""
+    may_train = request.POST.get("may_train") == "1"
     if request.method == "POST":
         name = request.POST.get("name", "")
-        may_train = request.POST.get("may_train") == "1"
         try:
             row, new_key = create_api_key(person=person, name=name, may_train=may_train)
         except DomainError as refusal:
@@ -47,6 +47,7 @@ def api_keys(request: HttpRequest) -> HttpResponse:
         "error": error,
         "new_key": new_key,
         "new_name": new_name,
+        "may_train": may_train,
         "is_admin": has_role(person, Role.ADMIN),
         "max_keys": MAX_KEYS,
         "max_name_length": MAX_NAME_LENGTH,
@@ -55,7 +56,7 @@ def api_keys(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/api_keys.html", context, status=status)
 
 
-@login_required
+@role_required(Role.ANNOTATOR)
 @require_POST
 def revoke(request: HttpRequest, key_id: uuid.UUID) -> HttpResponse:
     person = request.user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import timedelta
 
 import pytest
@@ -165,6 +166,16 @@ class TestPage:
 
         assert response.status_code == 409
         assert "Please choose another name." in response.content.decode()
+
+    def test_a_refused_name_leaves_the_right_chosen(
+        self, client: Client, max_: User
+    ) -> None:
+        User.objects.filter(pk=max_.pk).update(role=Role.ADMIN)
+        client.force_login(max_)
+
+        page = client.post(PAGE, {"name": " ", "may_train": "1"}).content.decode()
+
+        assert re.search(r'id="may-train"[^>]* checked', page)
 
     def test_a_name_is_shown_as_text(self, client: Client, ada: User) -> None:
         client.force_login(ada)

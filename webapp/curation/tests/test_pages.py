@@ -49,6 +49,23 @@ def test_strangers_log_in_first(client: Client, name: str) -> None:
     assert response["Location"].startswith("/accounts/login/")
 
 
+def test_who_was_logged_out_comes_back_to_the_form(client: Client) -> None:
+    """Nobody is led to an address that answers a POST alone."""
+    form = reverse("curation:people")
+    url = reverse("curation:invite")
+    data = {"role": "annotator"}
+
+    answer = client.post(url, data, headers={"Referer": f"http://testserver{form}"})
+    assert answer["Location"] == f"/accounts/login/?next={form}"
+    page = client.get(answer["Location"]).content.decode()
+    assert "You were logged out, and nothing was changed." in page
+    assert 'class="notice notice-error"' in page
+
+    for elsewhere in ("http://evil.example/x", ""):
+        answer = client.post(url, data, headers={"Referer": elsewhere})
+        assert answer["Location"] == "/accounts/login/?next=/"
+
+
 @pytest.mark.parametrize("name", PAGES["judge"])
 def test_annotators_do_not_judge(annotator: Person, name: str) -> None:
     assert annotator[0].get(reverse(f"curation:{name}")).status_code == 403

@@ -205,6 +205,8 @@ def test_command_brings_labels_back(
     assert list(export_rows()) == history
     if path.is_file():
         # As a spreadsheet saves it.
+        saved = path.with_suffix(path.suffix.upper())
+        path = path.rename(saved)
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         call_command("import_labels", path, stdout=out)
         path.write_bytes(b"\xff\xfe")

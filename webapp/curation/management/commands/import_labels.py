@@ -31,8 +31,8 @@ class Command(BaseCommand):
         try:
             if path.is_dir():
                 report = import_rows(rows=read_folder(path))
-            elif path.suffix in (".csv", ".jsonl"):
-                read = read_csv if path.suffix == ".csv" else read_jsonl
+            elif (suffix := path.suffix.lower()) in (".csv", ".jsonl"):
+                read = read_csv if suffix == ".csv" else read_jsonl
                 # A spreadsheet puts a mark before the first column.
                 with path.open(encoding="utf-8-sig", newline="") as handle:
                     report = import_rows(rows=read(handle))
