@@ -261,7 +261,7 @@ def test_an_answer_that_breaks_off_loses_no_label(open_page: OpenPage) -> None:
     saved(page, before + 2)
 
 
-def test_a_double_click_labels_one_face(open_page: OpenPage) -> None:
+def test_a_double_click_and_a_held_key_label_one_face(open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     log_in(page, "max")
     page.goto("/curation/desk/")
@@ -272,6 +272,14 @@ def test_a_double_click_labels_one_face(open_page: OpenPage) -> None:
     saved(page, before + 1)
     page.wait_for_timeout(300)
     saved(page, before + 1)
+
+    page.get_by_role("button", name="Sad").focus()
+    for _ in range(3):
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    saved(page, before + 2)
+    page.wait_for_timeout(300)
+    saved(page, before + 2)
 
 
 def test_the_last_face_leaves_words_with_the_focus(

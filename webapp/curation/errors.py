@@ -14,7 +14,7 @@ class ClaimLost(NotFound):
     def __init__(self) -> None:
         super().__init__(
             "This face is not yours any more: it was given to somebody else after ten "
-            "minutes, or its owner deleted it. Please go on with the next one."
+            "minutes, or its owner took it back. Please go on with the next one."
         )
 
 

@@ -361,10 +361,14 @@ def recent_votes(*, person: User, count: int = 50) -> list[Correction]:
 
 
 def get_face(*, face_id: uuid.UUID) -> Face:
-    """A face with its photo; ``NotFound`` where it is gone."""
-    face = Face.objects.select_related("photo").filter(pk=face_id).first()
+    """A face with its photo; ``NotFound`` where it is gone, or no longer to be seen."""
+    face = (
+        Face.objects.select_related("photo")
+        .filter(pk=face_id, photo__training_consent_at__isnull=False)
+        .first()
+    )
     if face is None:
-        raise NotFound("This face is gone: its owner deleted the photo.")
+        raise NotFound("This face is gone: its owner took the photo back.")
     return face
 
 
@@ -408,6 +412,7 @@ def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
         open_faces.insert(0, seed)
     rows = Face.objects.filter(
         pk__in=open_faces,
+        photo__training_consent_at__isnull=False,
         predictions__model_version=F("photo__model_version"),
     ).values_list("pk", "predictions__activation")
     maps = {pk: np.frombuffer(bytes(data), "<f2") for pk, data in rows}

@@ -332,6 +332,11 @@ function press(button, key, since) {
 }
 
 document.addEventListener("keydown", (event) => {
+  if (event.repeat && event.key === "Enter") {
+    // Held on a button, it would press it on face after face.
+    event.preventDefault();
+    return;
+  }
   if (event.key === "ArrowRight" && lookingBack >= 0) {
     event.preventDefault();
     actions.forward();

@@ -69,6 +69,7 @@ def claim_faces(*, person: User, count: int = 1) -> list[Claim]:
         User.objects.select_for_update(no_key=True).get(pk=person.pk)
         refuse_paused(person=person)
         held = Claim.objects.filter(person=person, status=ClaimStatus.HELD)
+        held.filter(face__photo__training_consent_at__isnull=True).delete()
         held.update(expires_at=_lease_end())
         for number in range(count - held.count()):
             if not _claim_gold(person) and not _claim_next(
@@ -132,8 +133,11 @@ def release_expired_claims() -> int:
 
 
 def get_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
-    """A claim of this person; ``ClaimLost`` where there is none any more."""
-    claim = Claim.objects.filter(pk=claim_id, person=person).first()
+    """A claim of this person; ``ClaimLost`` where there is none any more, and where
+    the visitor has taken back that people look at the face."""
+    claim = Claim.objects.filter(
+        pk=claim_id, person=person, face__photo__training_consent_at__isnull=False
+    ).first()
     if claim is None:
         raise ClaimLost
     return claim

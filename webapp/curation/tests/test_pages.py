@@ -17,7 +17,7 @@ from webapp.curation.models import Claim, Consensus, Correction, GoldFace, Pause
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.votes import submit_correction
 from webapp.curation.tests.factories import PersonFactory, QueuedFaceFactory
-from webapp.photos.models import Face
+from webapp.photos.models import Face, Photo
 
 pytestmark = pytest.mark.django_db
 
@@ -148,6 +148,30 @@ def test_pictures_are_for_who_holds_the_face(annotator: Person) -> None:
         assert stranger.get(url).status_code == 404
         assert Client().get(url).status_code == 302
     assert picture.size == (512, 512)
+
+
+def test_nobody_sees_a_face_after_its_owner_took_it_back(
+    judge: Person, annotator: Person
+) -> None:
+    client, person = judge
+    taken_back, other = QueuedFaceFactory(), QueuedFaceFactory()
+    claim, _ = claim_faces(person=person, count=2)
+    assert claim.face_id == taken_back.pk
+    Photo.objects.filter(faces=taken_back).update(training_consent_at=None)
+
+    for name in ("face", "photo"):
+        url = reverse(f"curation:{name}", args=[claim.pk])
+        assert client.get(url).status_code == 404
+    for name in ("history", "judged-face", "judged-photo"):
+        url = reverse(f"curation:{name}", args=[taken_back.pk])
+        assert client.get(url).status_code == 404
+    grid = client.get(reverse("curation:alike"), {"seed": taken_back.pk})
+    assert str(taken_back.pk) not in grid.content.decode()
+    answer = client.post(
+        reverse("curation:vote", args=[claim.pk]), {"verdict": "sad"}, follow=True
+    ).content.decode()
+    assert "its owner took it back" in answer
+    assert [held.face_id for held in claim_faces(person=person)] == [other.pk]
 
 
 def test_picture_of_a_photo_that_is_gone_is_the_crop(annotator: Person) -> None:
