@@ -176,6 +176,8 @@ accounts:login           GET    200   200   200   200   200    200   200   200
 accounts:login           POST   200   200   200   200   200    200   200   200
 accounts:login           PUT    200   200   200   200   200    200   200   200
 accounts:logout          POST   302   302   302   302   302    302   302   302
+accounts:password        GET    login login login login 200    200   200   200
+accounts:password        POST   login login login login 200    200   200   200
 
 # route                  method anon  owner other key   holder peer  judge admin
 api-batch                GET    404   200   404   404   404    404   404   404

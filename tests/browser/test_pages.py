@@ -46,7 +46,13 @@ PAGES: Final[dict[str, str]] = {
         "visitor",
     ),
     **dict.fromkeys(
-        ("curation:dashboard", "curation:desk", "curation:me", "accounts:api-keys"),
+        (
+            "curation:dashboard",
+            "curation:desk",
+            "curation:me",
+            "accounts:api-keys",
+            "accounts:password",
+        ),
         "ada",
     ),
     **dict.fromkeys(

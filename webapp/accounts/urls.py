@@ -13,6 +13,7 @@ urlpatterns = [
         name="login",
     ),
     path("logout/", views.LogoutView.as_view(), name="logout"),
+    path("password/", account_views.PasswordView.as_view(), name="password"),
     path("invitations/<str:secret>/", account_views.invitation, name="invitation"),
     path("api-keys/", api_key_views.api_keys, name="api-keys"),
     path(

@@ -1,4 +1,4 @@
-"""Invitations, and the page of whoever tried too many passwords."""
+"""Invitations, one's own password, and the page of whoever tried too many."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login
+from django.contrib.auth.views import PasswordChangeView
+from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
@@ -48,6 +51,15 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     # form comes from, too, if told to say nothing; its protection would refuse it.
     response["Referrer-Policy"] = "strict-origin"
     return response
+
+
+class PasswordView(SuccessMessageMixin, PasswordChangeView):  # type: ignore[type-arg]
+    """Change one's own password, which ends one's sessions elsewhere."""
+
+    http_method_names = ["get", "head", "post"]
+    template_name = "accounts/password.html"
+    success_url = reverse_lazy("accounts:password")
+    success_message = "Your password is changed."
 
 
 def locked_out(

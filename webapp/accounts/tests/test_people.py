@@ -53,6 +53,31 @@ def test_changed_demo_password_stays_changed(settings: LazySettings) -> None:
 
 
 @pytest.mark.django_db
+def test_people_change_their_own_password_and_end_other_sessions(
+    client: Client,
+) -> None:
+    eve = User.objects.create_user("eve", password="right-password-1")
+    elsewhere = Client()
+    for browser in (client, elsewhere):
+        browser.force_login(eve)
+    fields = {
+        "old_password": "right-password-1",
+        "new_password1": "another one entirely",
+        "new_password2": "another one entirely",
+    }
+
+    for wrong in ({"old_password": "x"}, {"new_password2": "x"}):
+        refused = client.post("/accounts/password/", {**fields, **wrong})
+        assert 'role="alert"' in refused.content.decode()
+    page = client.post("/accounts/password/", fields, follow=True)
+
+    assert "Your password is changed." in page.content.decode()
+    eve.refresh_from_db()
+    assert eve.check_password("another one entirely")
+    assert elsewhere.get("/accounts/password/").status_code == 302
+
+
+@pytest.mark.django_db
 def test_five_wrong_passwords_lock_the_door(client: Client) -> None:
     User.objects.create_user("eve", password="right-password-1")
     for _ in range(5):
