@@ -362,6 +362,13 @@ def train(
             help="Start from another run's checkpoint, torchvision's file or dlib's."
         ),
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="ONNX file of a model to learn from, too; may be repeated."),
+    ] = None,
+    teacher_share: Annotated[
+        float, typer.Option(min=0, max=1, help="How much the teachers' word counts.")
+    ] = 0.5,
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
@@ -387,6 +394,7 @@ def train(
     import torch
 
     from ml.augmentation import AugmentationConfig
+    from ml.distillation import distil
     from ml.models import ModelConfig
     from ml.train import EpochRecord, TrainConfig, TrainingError
     from ml.train import train as train_network
@@ -396,6 +404,7 @@ def train(
     layout = find_layout(data)
     source = _source(layout, labels)
     spec = InputSpec(channels=3 if channels == 3 else 1)
+    teachers = [EmotionClassifier.load(path, max(threads, 1)) for path in teacher or ()]
     with progress_bars() as progress:
         faces, validation = load_for_training(
             layout,
@@ -405,6 +414,9 @@ def train(
             manifest=manifest,
             progress=progress,
         )
+        if teachers:
+            advance = progress("Asking teachers", len(faces))
+            faces = distil(faces, teachers, teacher_share, advance)
     _warn_of_unreadable(faces)
     config = TrainConfig(
         model=ModelConfig(
@@ -423,6 +435,8 @@ def train(
         device=device,
         precision=precision,  # type: ignore[arg-type]  # The config refuses others.
         loader_threads=loader_threads,
+        teachers=tuple(one.manifest.sha256 for one in teachers),
+        teacher_share=teacher_share if teachers else 0.0,
     )
     console.print(
         f"{len(faces)} faces to train on, {len(validation)} to validate", style="dim"

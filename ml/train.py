@@ -62,7 +62,8 @@ class TrainConfig:
     ``faces_per_epoch`` cuts an epoch short where a whole one costs too much.
     ``mixup_share`` and ``cutmix_share`` are shares of the batches. ``device``
     ``auto`` takes a GPU where there is one; ``precision`` ``auto`` is bf16 where
-    the hardware multiplies it.
+    the hardware multiplies it. ``teachers`` are the hashes of the models whose word
+    is ``teacher_share`` of the targets (``ml.distillation``).
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -84,6 +85,8 @@ class TrainConfig:
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     loader_threads: int = 0
+    teachers: tuple[str, ...] = ()
+    teacher_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -146,7 +149,7 @@ def config_from_dict(raw: dict[str, Any]) -> TrainConfig:
         augmentation=(
             None if augmentation is None else AugmentationConfig(**tuples(augmentation))
         ),
-        **raw,
+        **tuples(raw),
     )
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from ml.cli import main
 from ml.consensus import NO_LABEL
+from ml.inference import SHIPPED_MODEL
 from ml.labels import EMOTIONS, Emotion
+from ml.manifest import load_manifest
 from ml.tests.faces import ballots_for, draw_face, write_annotations, write_dataset
 from tests.pictures import encode, hopper, landscape
 
@@ -141,6 +143,31 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
     changed = ("--epochs", "3", *options)
     done = ml("train", "--data", root, "--run", run, *changed, code=2)
     assert "another config" in done.stderr
+
+
+def test_train_learns_from_a_teacher(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", {"train": 8, "validation": 3, "test": 3})
+    arguments = ("train", "--data", root, "--architecture", "base", "--epochs", "1")
+    options = ("--batch-size", "8", "--threads", "1", "--run")
+    taught = (*arguments, "--teacher", SHIPPED_MODEL, *options, tmp_path / "taught")
+    ml(*taught)
+    ml(*arguments, *options, tmp_path / "alone")
+    configs = [
+        json.loads((tmp_path / run / "config.json").read_text())
+        for run in ("taught", "alone")
+    ]
+    assert configs[0]["teachers"] == [load_manifest(SHIPPED_MODEL).sha256]
+    assert (configs[1]["teachers"], configs[1]["teacher_share"]) == ([], 0)
+    losses = [
+        json.loads((tmp_path / run / "history.json").read_text())[0]["train_loss"]
+        for run in ("taught", "alone")
+    ]
+    assert losses[0] != losses[1]
+    done = ml(*taught, "--teacher-share", "0.9", code=2)
+    assert "another config" in done.stderr
+    nothing = tmp_path / "nothing.onnx"
+    done = ml(*arguments, "--teacher", nothing, *options, tmp_path / "run", code=2)
+    assert str(nothing.with_suffix(".json")) in done.stderr
 
 
 def test_clean_and_eda_leave_their_files(ml: Command, tmp_path: Path) -> None:
