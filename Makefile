@@ -85,17 +85,15 @@ check-home:
 
 # --- Test and measure -------------------------------------------------------------
 
-# The rooms' tests, and those that start no site, keep to themselves and share the
-# cores. The others start whole sites and measure time: one after the other.
-TOGETHER := tests/test_authorisation.py tests/test_compose.py tests/test_fuzz.py \
-	tests/test_upgrades.py
-ON_ALL_CORES := -n logical --maxprocesses 4
+# Tests keep to themselves, so a file a core; the long ones of tests/ first. What
+# measures time has the machine for itself.
+ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
 ifeq ($(strip $(ARGS)),)
-	$(PY) -m pytest $(ON_ALL_CORES) ml webapp $(TOGETHER)
-	$(PY) -m pytest tests $(TOGETHER:%=--ignore=%)
+	$(PY) -m pytest $(ON_ALL_CORES) -m 'not timed' tests webapp ml
+	$(PY) -m pytest -m timed tests
 else
 	$(PY) -m pytest $(ARGS)
 endif
@@ -104,13 +102,13 @@ endif
 test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
 	@# What a gate computes is the same on each database; so is what a page shows, what
 	@# a disk or a network does, and how a network is trained.
-	$(PY) -m tests.services $(PY) -m pytest $(ON_ALL_CORES) webapp \
-		$(filter-out tests/test_compose.py,$(TOGETHER)) \
+	$(PY) -m tests.services $(PY) -m pytest $(ON_ALL_CORES) -m 'not timed' \
+		tests/test_bad_input.py tests/test_fuzz.py tests/test_authorisation.py \
+		tests/test_upgrades.py webapp \
 		--ignore=webapp/training/tests/test_gate.py \
 		--ignore=webapp/training/tests/test_full.py
-	$(PY) -m tests.services $(PY) -m pytest tests/test_bad_input.py \
-		tests/test_chaos.py tests/test_training_loop.py \
-		-k 'bad_input or workers or broker or locked or sixty'
+	$(PY) -m tests.services $(PY) -m pytest -m timed tests/test_chaos.py \
+		tests/test_training_loop.py -k 'workers or broker or locked or sixty'
 
 .PHONY: cut
 cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=)

@@ -42,8 +42,10 @@ SERVICES = {
 }
 """What stands in the command line of each."""
 
-# Numbers 0 and 1 are the test session's; Redis of the tests has 256.
-_redis_numbers = itertools.count(2)
+# Of the 256 numbers of the tests' Redis, each session that shares the cores has 40;
+# 0 and 1 are those of a session alone.
+_session = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_redis_numbers = itertools.count(2 + 40 * _session)
 
 
 def environment(home: Path, given: Mapping[str, str]) -> dict[str, str]:

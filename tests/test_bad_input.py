@@ -635,6 +635,7 @@ def test_all_cases_together_leave_no_row_and_hardly_any_memory(site: Site) -> No
     assert site.files() == set()
 
 
+@pytest.mark.timed
 def test_slow_senders_keep_nobody_waiting(site: Site) -> None:
     """A few that send no end of their headers leave threads to others. Many are the
     proxy's to keep away, which passes on whole requests alone."""

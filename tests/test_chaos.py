@@ -7,6 +7,7 @@ import pytest
 from tests.chaos.scenarios import SCENARIOS, run
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "name", [name for name, scenario in SCENARIOS.items() if scenario.short.count]
 )

@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.pictures import astronaut, encode
 from tests.stack import Stack
 
@@ -30,6 +32,7 @@ def _trickle(port: int, stop: threading.Event) -> None:
             connection.sendall(b"x")
 
 
+@pytest.mark.timed
 def test_others_are_answered_while_twenty_send_slowly(tmp_path: Path) -> None:
     image = encode(astronaut().resize((192, 192)))
     with Stack(tmp_path / "home") as stack:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from ml.tests.faces import write_dataset
 from tests.curators import (
@@ -29,6 +30,7 @@ EPOCHS = KILLS + 2
 """Enough that none of the kills comes too late."""
 
 
+@pytest.mark.timed
 def test_sixty_faces_go_from_upload_to_a_new_champion_and_back(tmp_path: Path) -> None:
     """From the state after ``make run``, without a data folder."""
     # No run but those that the test asks for.

@@ -337,6 +337,7 @@ class TestSnapshot:
 
 
 class TestLiveView:
+    @pytest.mark.timed
     def test_five_results_a_second_and_nothing_stored(
         self,
         open_page: OpenPage,

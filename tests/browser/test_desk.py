@@ -78,6 +78,7 @@ def saved(page: Page, count: int) -> None:
     expect(page.locator("[data-today]")).to_have_text(str(count))
 
 
+@pytest.mark.timed
 def test_a_hundred_faces_by_keyboard_alone(open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     log_in(page, "ada")

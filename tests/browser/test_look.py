@@ -76,6 +76,7 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
     assert page.evaluate(PAGE_WIDTH) <= width_px
 
 
+@pytest.mark.timed
 def test_the_first_view_is_light_and_quick(
     open_page: OpenPage, capsys: pytest.CaptureFixture[str]
 ) -> None:
