@@ -85,8 +85,8 @@ check-home:
 
 # --- Test and measure -------------------------------------------------------------
 
-# Tests keep to themselves, so a file a core; the long ones of tests/ first. What
-# measures time has the machine for itself.
+# Tests keep to themselves, so the cores share them file by file, the long ones of
+# tests/ first. What measures time has the machine for itself.
 ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
