@@ -30,6 +30,7 @@ from tests.pictures import as_form
 from webapp.config.processes import ProcessGroup
 
 ROOT = Path(__file__).resolve().parent.parent
+MAKE_RUN = (sys.executable, "-m", "webapp.config.embedded")
 START_LIMIT_SECONDS = 120.0
 STOP_LIMIT_SECONDS = 40.0
 
@@ -117,7 +118,7 @@ class Stack:
         self,
         home: Path,
         given: Mapping[str, str] | None = None,
-        command: tuple[str, ...] = (sys.executable, "-m", "webapp.config.embedded"),
+        command: tuple[str, ...] = MAKE_RUN,
     ) -> None:
         self.home = home
         self.environment = environment(home, given or {})
@@ -150,6 +151,15 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._command != MAKE_RUN:
+            self.stop()
+            return
+        # A second Ctrl-C ends everything at once; nobody is to wait for workers.
+        deadline = time.monotonic() + STOP_LIMIT_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.1)
         self.stop()
 
     @property
