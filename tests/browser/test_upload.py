@@ -508,7 +508,17 @@ class TestResult:
         question = page.locator(".confirm-box").bounding_box()
         assert question is not None
         assert 0 <= question["x"] <= question["x"] + question["width"] <= 390
-        page.get_by_role("button", name="Yes, delete it").click()
+        held: list[Route] = []
+        page.route("**/delete/", lambda route: held.append(route))
+        page.get_by_role("button", name="Yes, delete it").evaluate(
+            """(button) => {
+              button.click();
+              setTimeout(() => button.click(), 100);
+            }"""
+        )
+        page.wait_for_timeout(300)
+        assert len(held) == 1
+        held[0].continue_()
 
         expect(page.get_by_role("status").first).to_contain_text("are gone")
         assert page.request.get(address).status == 404

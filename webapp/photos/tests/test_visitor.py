@@ -300,6 +300,15 @@ class TestMine:
         assert client.get("/api/v1/photos").json() == []
         assert [photo["id"] for photo in other.get("/api/v1/photos").json()] == [kept]
 
+    def test_delete_all_pressed_twice_tells_of_it_once(self, client: Client) -> None:
+        give(client)
+
+        for _ in range(2):
+            client.post("/photos/mine/delete/")
+
+        page = client.get("/photos/mine/").content.decode()
+        assert page.count(" gone, with everything") == 1
+
 
 class TestTwoTabs:
     """What one does to a photo while the other deletes it."""

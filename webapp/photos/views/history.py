@@ -38,8 +38,10 @@ def mine(request: HttpRequest) -> HttpResponse:
 def delete_all(request: HttpRequest) -> HttpResponse:
     visitor = visitor_of(request)
     count = delete_photos_of(visitor_key=visitor.key) if visitor else 0
-    words = "One photo is" if count == 1 else f"{count} photos are"
-    messages.success(request, f"{words} gone, with everything read from them.")
+    # None where somebody pressed twice: the page that follows says that there is none.
+    if count:
+        words = "One photo is" if count == 1 else f"{count} photos are"
+        messages.success(request, f"{words} gone, with everything read from them.")
     return see_other("photos:mine")
 
 
