@@ -89,5 +89,5 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
         403,
         "csrf_failed",
         "The form was open for too long, or your browser keeps no cookies. Please "
-        "reload the page and try again.",
+        "open the page anew and try again.",
     )

@@ -116,7 +116,7 @@ def test_form_without_its_token_is_explained() -> None:
     response = Client(enforce_csrf_checks=True).post("/photos/")
 
     assert response.status_code == 403
-    assert b"reload the page" in response.content
+    assert b"open the page anew" in response.content
 
 
 @pytest.mark.django_db
