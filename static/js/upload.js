@@ -2,7 +2,7 @@
 // Without this file the form still works: choose, then press the button.
 
 import { limitsOf, refusalOf, sizeWords } from "./upload/rules.js";
-import { Unreachable, send } from "./upload/transfer.js";
+import { NotNow, send } from "./upload/transfer.js";
 
 const form = document.querySelector("#upload");
 const find = (name) => form.querySelector(`[data-${name}]`);
@@ -82,6 +82,9 @@ function reset() {
 }
 
 function refuse(words) {
+  if (parts.preview.contains(document.activeElement)) {
+    input.focus();
+  }
   input.value = "";
   hidePreview();
   showRefusal(words);
@@ -123,7 +126,7 @@ async function submit(files) {
       return;
     }
     sending = null;
-    if (error instanceof Unreachable) {
+    if (error instanceof NotNow) {
       // The photo stays chosen: one press sends it again.
       showRefusal(error.message);
       setState("refused");
@@ -156,6 +159,8 @@ parts.cancel.addEventListener("click", () => {
 
 parts.again.addEventListener("click", () => {
   showRefusal("");
+  // The button goes, and would take the focus with it.
+  parts.cancel.focus();
   submit([...input.files]);
 });
 

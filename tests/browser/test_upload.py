@@ -254,13 +254,15 @@ class TestRefusals:
 
 class TestOnTheWay:
     def test_an_upload_can_be_cancelled(self, open_page: OpenPage) -> None:
-        page = open_page("/")
+        page = open_page("/", viewport={"width": 390, "height": 844})
         held: list[Route] = []
         page.route("**/photos/", lambda route: held.append(route))
+        name = f"{'eileen' * 30}.png"
 
-        choose(page, PHOTO)
+        choose(page, {**PHOTO, "name": name})
         expect(page.locator("[data-preview-image]")).to_be_visible()
-        expect(page.locator("[data-preview-name]")).to_have_text("eileen.png")
+        expect(page.locator("[data-preview-name]")).to_have_text(name)
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 390
         page.get_by_role("button", name="Cancel").click()
 
         expect(page.locator("[data-preview]")).to_be_hidden()
@@ -285,13 +287,29 @@ class TestOnTheWay:
         self, open_page: OpenPage
     ) -> None:
         page = open_page("/")
+        again = page.get_by_role("button", name="Try again")
         page.route("**/photos/", lambda route: route.abort())
         choose(page, PHOTO)
         expect(page.get_by_role("alert")).to_contain_text("could not be reached")
 
         page.unroute("**/photos/")
-        page.get_by_role("button", name="Try again").click()
+        page.route(
+            "**/photos/",
+            lambda route: route.fulfill(status=503, content_type="text/html"),
+        )
+        again.click()
+        expect(page.get_by_role("alert")).to_contain_text("error 503")
 
+        page.unroute("**/photos/")
+        page.route("**/photos/", lambda route: None)
+        with page.expect_request("**/photos/"):
+            again.press("Enter")
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        page.evaluate("() => window.stop()")
+        expect(page.get_by_role("alert")).to_contain_text("was stopped")
+
+        page.unroute("**/photos/")
+        again.click()
         until_read(page)
 
     def test_coming_back_finds_a_fresh_zone(self, open_page: OpenPage) -> None:
@@ -428,9 +446,15 @@ class TestResult:
         assert not page.locator(".heat").get_attribute("href")
 
     def test_numbers_heat_map_and_keys_are_explained(self, open_page: OpenPage) -> None:
-        page = open_page("/")
-        choose(page, PHOTO)
+        page = open_page("/", viewport={"width": 1280, "height": 800})
+        narrow = Image.new("RGB", (300, 6000))
+        narrow.paste(astronaut().resize((300, 300)))
+        choose(page, {**PHOTO, "buffer": encode(narrow, "PNG")})
         until_read(page)
+        # Words keep their room below a photo that leaves them none.
+        button = page.get_by_text("Show where it looked").bounding_box()
+        assert button is not None
+        assert button["width"] > button["height"]
 
         page.get_by_text("How to read this").press("Enter")
 

@@ -4,12 +4,12 @@
 /** The site answered, and said no; the message is its sentence. */
 export class Refused extends Error {}
 
-/** The site did not answer. */
-export class Unreachable extends Error {}
+/** The site did not answer, or not now: the same may be sent again. */
+export class NotNow extends Error {}
 
 /**
  * Send the form's fields; resolves with the address of the page that it leads to.
- * Rejects with Refused, Unreachable, or the signal's AbortError.
+ * Rejects with Refused, NotNow, or the signal's AbortError.
  * @param {HTMLFormElement} form
  * @param {{signal: AbortSignal, onProgress: (percent: number) => void}} options
  * @returns {Promise<string>}
@@ -25,18 +25,23 @@ export function send(form, { signal, onProgress }) {
       }
     });
     request.addEventListener("load", () => {
-      if (request.status === 200) {
+      if (request.status === 200 || request.responseURL !== form.action) {
+        // It leads elsewhere once all is taken in, whatever is wrong with that page.
         resolve(request.responseURL);
       } else {
-        reject(new Refused(sentenceOf(request)));
+        const isPassing = request.status === 429 || request.status >= 500;
+        reject(new (isPassing ? NotNow : Refused)(sentenceOf(request)));
       }
     });
     request.addEventListener("error", () => {
       reject(
-        new Unreachable("The site could not be reached. Please try again in a moment."),
+        new NotNow("The site could not be reached. Please try again in a moment."),
       );
     });
-    request.addEventListener("abort", () => reject(signal.reason));
+    request.addEventListener("abort", () => {
+      // Not only by us: the browser's own Stop ends what is being sent, too.
+      reject(signal.reason ?? new NotNow("The upload was stopped. Please try again."));
+    });
     signal.addEventListener("abort", () => request.abort());
     request.send(new FormData(form));
   });
