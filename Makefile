@@ -132,6 +132,12 @@ bench-servers: venv ## Photos a second, beside bare FastAPI and LitServe (ARGS=-
 		-r benchmarks/requirements.txt
 	PYTHONPATH=build/bench-packages $(PY) -m benchmarks.throughput $(ARGS)
 
+.PHONY: pictures
+pictures: venv browser ## Take the pictures of the documents anew
+	$(PY) -m tests.browser.pictures
+	PICTURES=1 $(PY) -m pytest tests/browser/test_pages.py tests/browser/test_training.py \
+		-k 'every_page_is_for_everybody or from_an_empty_site'
+
 .PHONY: browser
 browser: venv
 	@$(PY) -m tests.installing

@@ -10,6 +10,8 @@ import pytest
 from tests.readme import MANIFEST, README, with_figures
 from tests.stack import ROOT
 
+DOCS = ROOT / "docs"
+
 
 def test_figures_are_those_of_the_champion_that_ships() -> None:
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
@@ -27,6 +29,19 @@ def test_every_file_that_it_names_is_there() -> None:
     assert named
     missing = [name for name in linked + named if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_documents_show_every_picture_and_link_to_what_is_there() -> None:
+    linked = set()
+    for page in (README, *sorted(DOCS.glob("*.md"))):
+        for name in re.findall(
+            r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")
+        ):
+            linked.add((page.parent / name).resolve())
+    pictures = {path for path in (DOCS / "pictures").rglob("*") if path.is_file()}
+
+    assert [path for path in sorted(linked) if not path.exists()] == []
+    assert pictures - linked == set()
 
 
 @pytest.mark.parametrize("target", ["run", "test"])

@@ -8,16 +8,21 @@ from playwright.sync_api import Page
 _SCRIPT = AXE_FILE_PATH.read_text(encoding="utf-8")
 
 
-def serious_violations(page: Page) -> list[str]:
-    """Each serious or critical one in a line: rule, help, and the first elements.
-
-    Colours are judged as they stand, so what fades in has to have arrived.
-    """
+def settle(page: Page) -> None:
+    """Wait until what fades or moves on the page has arrived."""
     page.evaluate(
         "() => Promise.all(document.getAnimations()"
         ".filter((animation) => animation.effect.getComputedTiming().endTime < 5000)"
         ".map((animation) => animation.finished.catch(() => null)))"
     )
+
+
+def serious_violations(page: Page) -> list[str]:
+    """Each serious or critical one in a line: rule, help, and the first elements.
+
+    Colours are judged as they stand.
+    """
+    settle(page)
     # Evaluated by the browser's debugger, which the page's policy does not bind.
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(_SCRIPT)

@@ -22,6 +22,7 @@ from ml.labels import EMOTIONS
 from ml.tests.faces import draw_face
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
+from tests.browser.pictures import keep_page
 from tests.browser.test_batches import give as give_many
 from tests.browser.test_mine import give
 from tests.pictures import astronaut, encode, hopper, landscape
@@ -156,6 +157,8 @@ def look(page: Page, what: str) -> list[str]:
             trouble += [f"{what}: {line}" for line in serious_violations(page)]
     page.set_viewport_size({"width": 1280, "height": 844})
     page.evaluate(OPEN_ALL % "false")
+    if what in PAGES:
+        keep_page(page, what.replace(":", "-"))
     return trouble
 
 

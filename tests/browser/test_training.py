@@ -13,6 +13,7 @@ from ml.inference import SHIPPED_MODEL
 from ml.manifest import load_manifest
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
+from tests.browser.pictures import keep_page
 from tests.browser.test_desk import log_in
 from tests.browser.test_look import PAGE_WIDTH
 from tests.stack import Stack, own_site
@@ -78,8 +79,11 @@ def site(stack: Stack) -> str:
     return f"http://127.0.0.1:{stack.port}"
 
 
-def look(page: Page, path: str) -> list[str]:
-    """What is wrong with a page, in light and dark, from 1280 to 320 pixels."""
+def look(page: Page, path: str, name: str = "") -> list[str]:
+    """What is wrong with a page, in light and dark, from 1280 to 320 pixels.
+
+    One with a ``name`` has its picture in the documents.
+    """
     trouble = []
     page.goto(path)
     for scheme in ("light", "dark"):
@@ -91,6 +95,8 @@ def look(page: Page, path: str) -> list[str]:
             trouble.append(f"{path} is wider than {width}")
     page.set_viewport_size({"width": 1280, "height": 900})
     page.emulate_media(color_scheme="light")
+    if name:
+        keep_page(page, f"training-{name}")
     return trouble
 
 
@@ -137,15 +143,21 @@ def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
     page.get_by_role("button", name="Let it read along").click()
     expect(page.locator("main")).to_contain_text("reads along until")
 
-    paths = (
-        *("/training/", "/training/runs/1/", "/training/runs/1/gate/"),
-        *("/training/versions/", f"/training/versions/{CANDIDATE}/"),
-        f"/training/compare/?left={SHIPPED}&right={CANDIDATE}",
-        *("/training/data-sets/", "/training/data-sets/1/"),
-        *("/training/schedule/", "/training/watch/"),
-        *(f"/training/versions/{SHIPPED}/promote/", "/training/rollback/"),
-    )
-    trouble += [line for path in paths for line in look(page, path)]
+    pages = {
+        "runs": "/training/",
+        "run": "/training/runs/1/",
+        "gate": "/training/runs/1/gate/",
+        "versions": "/training/versions/",
+        "version": f"/training/versions/{CANDIDATE}/",
+        "compare": f"/training/compare/?left={SHIPPED}&right={CANDIDATE}",
+        "data-sets": "/training/data-sets/",
+        "data-set": "/training/data-sets/1/",
+        "schedule": "/training/schedule/",
+        "watch": "/training/watch/",
+        "promote": f"/training/versions/{SHIPPED}/promote/",
+        "rollback": "/training/rollback/",
+    }
+    trouble += [line for name, path in pages.items() for line in look(page, path, name)]
 
     page.goto("/training/rollback/")
     page.get_by_role("button", name="Yes, roll back").click()
