@@ -412,6 +412,19 @@ async function storeMoment() {
 
 // --- What people do -------------------------------------------------------------
 
+// Buttons take each other's place: the second click of a double one would press the
+// next of them, and what it has started would be cancelled at once.
+root.addEventListener(
+  "click",
+  (event) => {
+    if (event.detail > 1 && event.target.closest("button")) {
+      event.stopPropagation();
+      event.preventDefault();
+    }
+  },
+  { capture: true },
+);
+
 parts.start.addEventListener("click", () => start());
 parts.video.addEventListener("resize", takeShape);
 parts.cancel.addEventListener("click", () => {
