@@ -32,6 +32,8 @@ export function keepAsking(selector, { onChange, onTrouble }) {
 
   document.addEventListener("htmx:sendError", askLater);
   document.addEventListener("htmx:timeout", askLater);
+  // The browser's own Stop.
+  document.addEventListener("htmx:sendAbort", askLater);
   document.addEventListener("htmx:responseError", (event) => {
     if ([403, 404].includes(event.detail.xhr.status)) {
       // Deleted, expired or no longer theirs: let the site say so on a whole page.

@@ -532,14 +532,20 @@ class TestLiveView:
         expect(page.locator("[data-rate]")).not_to_be_empty()
         assert len(sent) > 1
 
-    def test_it_goes_on_when_the_site_is_back(self, open_page: OpenPage) -> None:
-        page = open_page("/camera/", switches=PATTERN)
+    def test_it_goes_on_when_the_site_is_back(
+        self, open_page: OpenPage, still: tuple[str, ...]
+    ) -> None:
+        page = open_page("/camera/", switches=still)
+        start(page, live=True)
+        boxes = page.locator("[data-overlay] .live-face")
+        expect(boxes).to_have_count(1)
+
         page.route(f"**{LIVE_PATH}", lambda route: route.abort(), times=2)
 
-        start(page, live=True)
-
         expect(page.locator("[data-hint]")).to_contain_text("cannot be reached")
-        expect(page.locator("[data-rate]")).not_to_be_empty()
+        expect(page.locator("[data-status]")).to_contain_text("cannot be reached")
+        expect(boxes).to_have_count(0)
+        expect(boxes).to_have_count(1)
 
     def test_somebody_who_is_logged_in_has_it_too(
         self, open_page: OpenPage, still: tuple[str, ...]

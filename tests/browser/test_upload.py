@@ -367,6 +367,11 @@ class TestWaiting:
             expect(page.locator(place)).to_contain_text(
                 "Still trying to reach the site"
             )
+        page.unroute("**/photos/*/?n=*")
+        page.route("**/photos/*/?n=*", lambda route: None)
+        with page.expect_request("**/photos/*/?n=*"):
+            pass
+        page.evaluate("() => window.stop()")
         sleeping_worker()
         page.unroute("**/photos/*/?n=*")
 

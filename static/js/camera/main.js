@@ -55,7 +55,7 @@ const loop = new LiveLoop({
   address: root.dataset.liveUrl,
   token: form.elements.csrfmiddlewaretoken.value,
   onReading: showReading,
-  onTrouble: (kind, seconds) => hint(troubleWords(kind, seconds)),
+  onTrouble: showTrouble,
 });
 
 // --- What is seen, all in one place ---------------------------------------------
@@ -392,6 +392,16 @@ function showReading(reading, { perSecond, duration_ms, maxSide }) {
   parts.rate.textContent = `${rate} · ${Math.round(duration_ms)} ms`;
   root.dataset.frameSide = String(maxSide);
   hint(tracks.all.length ? "" : "No face in view");
+}
+
+/** Nothing is read now: what was read last must not stand over what is seen. */
+function showTrouble(kind, seconds) {
+  tracks.clear();
+  panel.clear();
+  show(parts.nobody, false);
+  parts.rate.textContent = "";
+  hint(troubleWords(kind, seconds));
+  say(troubleWords(kind, seconds));
 }
 
 /** The present moment, in the camera's full size, is stored like any photo. */
