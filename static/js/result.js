@@ -47,10 +47,12 @@ document.addEventListener("pointerover", (event) => highlight(numberOf(event.tar
 document.addEventListener("focusin", (event) => highlight(numberOf(event.target)));
 document.addEventListener("focusout", () => highlight(null));
 
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
 function focusCard(number) {
   const card = document.querySelector(`#face-${number}`);
   card?.querySelector(".face-link").focus({ preventScroll: true });
-  card?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  card?.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
 }
 
 // Where the model looked: the pictures are fetched when they are first asked for.
@@ -72,6 +74,21 @@ function switchHeat() {
     ? "Hidden."
     : "The photo now shows in orange where the model looked.";
 }
+
+// The photo may be gone by now, or the site away. Errors of pictures do not bubble.
+document.addEventListener(
+  "error",
+  ({ target }) => {
+    if (closest(target, "[data-heat]")?.hasAttribute("href")) {
+      switchHeat();
+      current().querySelector("[data-heat-switch] span").textContent =
+        "It could not be fetched: try again";
+      announcer.textContent =
+        "Where the model looked could not be fetched. Please try again, or reload the page.";
+    }
+  },
+  { capture: true },
+);
 
 document.addEventListener("click", (event) => {
   const box = closest(event.target, ".box");

@@ -440,6 +440,11 @@ class TestResult:
         assert not page.locator(".heat").get_attribute("href")
 
         page.locator(".face-link").focus()
+        page.route("**/heat/1", lambda route: route.abort())
+        page.keyboard.press("h")
+        expect(page.get_by_text("It could not be fetched")).to_be_visible()
+        expect(page.locator("#announcer")).to_contain_text("could not be fetched")
+        page.unroute("**/heat/1")
         with page.expect_response("**/heat/1") as heat:
             page.keyboard.press("h")
 
