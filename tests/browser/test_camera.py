@@ -116,6 +116,12 @@ class TestBefore:
         expect(before).to_contain_text("article 5")
         expect(before).to_contain_text("article 50")
         expect(page.get_by_role("button", name="Start camera")).to_be_visible()
+        # Which of the two is chosen is seen in the colours that somebody set, too.
+        page.emulate_media(forced_colors="active")
+        grounds = page.locator(".modes label").evaluate_all(
+            "labels => labels.map(label => getComputedStyle(label).backgroundColor)"
+        )
+        assert len(set(grounds)) == 2
 
     def test_a_photo_can_be_chosen_instead(self, open_page: OpenPage) -> None:
         page = open_page("/camera/", switches=NO_CAMERA)
