@@ -94,6 +94,7 @@ function refuse(words) {
 /** Take files, whichever way they came. */
 function take(files) {
   sending?.abort();
+  sending = null;
   const words = refusalOf(files, limits);
   if (words) {
     refuse(words);
@@ -208,7 +209,8 @@ function takeFrom(carrier, otherwise) {
   const files = [...carrier.files];
   if (files.length) {
     take(files);
-  } else {
+  } else if (!sending) {
+    // What is on its way goes on: it is not refused.
     refuse(otherwise);
   }
 }
