@@ -125,8 +125,8 @@ def test_the_champion_itself_passes(
 def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
     champion: EmotionClassifier, data: RetrainingData
 ) -> None:
-    """Thirty faces that only the champion reads right, and no other that suffers."""
-    crops = np.random.default_rng(0).integers(0, 256, (30, 48, 48, 1), np.uint8)
+    """Twenty faces that only the champion reads right, and no other that suffers."""
+    crops = np.random.default_rng(0).integers(0, 256, (20, 48, 48, 1), np.uint8)
     features = champion.features(crops)
     said = (features @ champion.head_weight.T + champion.head_bias).argmax(axis=1)
     other = (said + 1) % 4
@@ -136,7 +136,7 @@ def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
     head = refit_head(
         np.concatenate([base, features]),
         np.concatenate([own.astype(np.float32), np.eye(4, dtype=np.float32)[other]]),
-        np.concatenate([data.weights[::EVERY], np.full(30, 50 / EVERY, np.float32)]),
+        np.concatenate([data.weights[::EVERY], np.full(20, 50 / EVERY, np.float32)]),
         (champion.head_weight, champion.head_bias),
     )
     verdict = compare(
@@ -147,7 +147,7 @@ def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
             features={data.model_sha256: data.evaluation_features},
         ),
         curated=JudgedFaces(
-            said, crops=crops, slices={"dark faces": np.ones(30, bool)}
+            said, crops=crops, slices={"dark faces": np.ones(20, bool)}
         ),
     )
 
