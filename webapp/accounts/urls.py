@@ -7,11 +7,7 @@ from webapp.accounts import views as account_views
 app_name = "accounts"
 
 urlpatterns = [
-    path(
-        "login/",
-        views.LoginView.as_view(template_name="accounts/login.html"),
-        name="login",
-    ),
+    path("login/", account_views.LoginView.as_view(), name="login"),
     path("logout/", views.LogoutView.as_view(), name="logout"),
     path("password/", account_views.PasswordView.as_view(), name="password"),
     path("invitations/<str:secret>/", account_views.invitation, name="invitation"),

@@ -1,17 +1,19 @@
-"""Invitations, one's own password, and the page of whoever tried too many."""
+"""Logging in, invitations, one's own password, the page of whoever tried too often."""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login
-from django.contrib.auth.views import PasswordChangeView
+from django.contrib.auth import views as auth_views
 from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
+from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
@@ -53,7 +55,24 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     return response
 
 
-class PasswordView(SuccessMessageMixin, PasswordChangeView):  # type: ignore[type-arg]
+@method_decorator(
+    # Not by http_method_names: Django leads people on before it looks at those.
+    require_http_methods(["GET", "HEAD", "POST"]),
+    name="dispatch",
+)
+class LoginView(auth_views.LoginView):
+    """Who is logged in already, in another tab perhaps, goes on to where this leads."""
+
+    template_name = "accounts/login.html"
+    redirect_authenticated_user = True
+
+    def get_redirect_url(self, *args: Any, **kwargs: Any) -> str:
+        """Never this page itself: who is logged in would go round in circles."""
+        url = super().get_redirect_url(*args, **kwargs)
+        return "" if urlsplit(url).path == self.request.path else url
+
+
+class PasswordView(SuccessMessageMixin, auth_views.PasswordChangeView):  # type: ignore[type-arg]
     """Change one's own password, which ends one's sessions elsewhere."""
 
     http_method_names = ["get", "head", "post"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.conf import settings
 from django.core.exceptions import (
     RequestDataTooBig,
     TooManyFieldsSent,
     TooManyFilesSent,
 )
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, resolve_url
 from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.request import Request
@@ -83,7 +85,12 @@ def _error(request: HttpRequest, status: int) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A form that was open for long, or cookies that are off."""
+    """A form that was open for long, or cookies that are off; or a second log-in page,
+    which logging in on the first has made stale: that one leads on."""
+    if request.user.is_authenticated and request.path == resolve_url(
+        settings.LOGIN_URL
+    ):
+        return redirect(request.get_full_path())
     return error_response(
         request,
         403,

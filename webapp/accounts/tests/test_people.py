@@ -78,6 +78,43 @@ def test_people_change_their_own_password_and_end_other_sessions(
 
 
 @pytest.mark.django_db
+def test_the_log_in_page_of_a_second_tab_leads_on_once_the_first_has_logged_in() -> (
+    None
+):
+    User.objects.create_user("eve", password="right-password-1")
+    browser = Client(enforce_csrf_checks=True)
+    address = "/accounts/login/?next=/accounts/password/"
+    token = browser.get(address).context["csrf_token"]
+    fields = {
+        "username": "eve",
+        "password": "right-password-1",
+        "csrfmiddlewaretoken": str(token),
+    }
+    first = browser.post(address, fields)
+    assert first["Location"] == "/accounts/password/"
+
+    second = browser.post(address, fields, follow=True)
+
+    assert second.redirect_chain == [(address, 302), ("/accounts/password/", 302)]
+    # Where nobody is logged in, the same is a form that was open for too long.
+    browser.cookies.clear()
+    assert browser.post(address, fields).status_code == 403
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("leads_to", ["/accounts/login/", "/accounts/login/?next=/"])
+def test_a_log_in_page_that_leads_to_itself_does_not_go_round_in_circles(
+    client: Client, leads_to: str
+) -> None:
+    client.force_login(User.objects.create_user("eve"))
+
+    response = client.get("/accounts/login/", {"next": leads_to})
+
+    assert response.status_code == 302
+    assert not response["Location"].startswith("/accounts/login/")
+
+
+@pytest.mark.django_db
 def test_five_wrong_passwords_lock_the_door(client: Client) -> None:
     User.objects.create_user("eve", password="right-password-1")
     for _ in range(5):
