@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from webapp.config import broker, serve
 from webapp.config.processes import ProcessGroup
@@ -164,7 +164,7 @@ class Child:
 
     async def stop(self) -> None:
         """Ask it to end, wait as long as it may take, then end it."""
-        self._task.cancel()
+        await _cancelled(self._task)
         process, limit = self._process, self.service.stop_seconds
         if process is not None and process.returncode is None:
             process.terminate()
@@ -234,8 +234,7 @@ class Supervisor:
         work = asyncio.create_task(self._start_and_watch())
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (work, stop):
-            task.cancel()
+        await _cancelled(work, stop)
         await self._stop_all()
         if work.done() and not work.cancelled():
             work.result()
@@ -323,7 +322,13 @@ class Supervisor:
                 env=environment,
                 process_group=self.group.id,
             )
-            said, _ = await process.communicate()
+            try:
+                said, _ = await process.communicate()
+            except asyncio.CancelledError:
+                # Its pipe must not outlive the loop, which could not close it any more.
+                process.kill()
+                await process.communicate()
+                raise
         finally:
             output.close()
         if process.returncode:
@@ -379,6 +384,13 @@ def _numbered(name: str, count: int) -> list[str]:
     return [
         name if number == 1 else f"{name}{number}" for number in range(1, count + 1)
     ]
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Once all have ended what they do when they are cancelled."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def _is_alive(port: int) -> bool:
