@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,13 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class AugmentationConfig:
-    """How strong. ``*_share`` are shares of the faces, in [0, 1]."""
+    """How strong. ``*_share`` are shares of the faces, in [0, 1].
 
+    A face that is moved is interpolated, and so a little softer than what serving
+    shows the network: ``moved_share`` leaves the others as sharp as they are.
+    """
+
+    moved_share: float = 1.0
     rotate_degrees: float = 12.0
     """Standard deviation; cut at two and a half."""
     scale_log: float = 0.12
@@ -48,6 +54,7 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         for name in (
+            "moved_share",
             "flip_share",
             "light_share",
             "blur_share",
@@ -58,6 +65,23 @@ class AugmentationConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]")
+
+
+STRONG: Final = AugmentationConfig()
+MILD: Final = AugmentationConfig(
+    moved_share=0.5,
+    rotate_degrees=8.0,
+    scale_log=0.08,
+    shift=0.035,
+    shear=0.03,
+    light_share=0.25,
+    blur_share=0.12,
+    noise_share=0.12,
+    resolution_share=0.12,
+    jpeg_share=0.08,
+    erase_share=0.12,
+)
+"""For a network that has learned from strongly varied faces already."""
 
 
 def augment(
@@ -88,8 +112,13 @@ def _chosen(count: int, share: float, generator: torch.Generator) -> torch.Tenso
 def _move(
     faces: torch.Tensor, config: AugmentationConfig, generator: torch.Generator
 ) -> torch.Tensor:
-    """Rotate, scale, shear, shift and mirror, in one resampling."""
-    count = len(faces)
+    """Mirror, exactly; then rotate, scale, shear and shift in one resampling."""
+    mirrored = _chosen(len(faces), config.flip_share, generator)
+    faces[mirrored] = faces[mirrored].flip(3)
+    rows = _chosen(len(faces), config.moved_share, generator)
+    if not len(rows):
+        return faces
+    count = len(rows)
 
     def normal(deviation: float) -> torch.Tensor:
         values = torch.randn(count, generator=generator).clamp_(-2.5, 2.5)
@@ -98,19 +127,21 @@ def _move(
     angle = normal(math.radians(config.rotate_degrees))
     scale = torch.exp(normal(config.scale_log))
     shear = normal(config.shear)
-    mirror = torch.ones(count)
-    mirror[_chosen(count, config.flip_share, generator)] = -1.0
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0] = cos * mirror
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    theta[:, 0, 0] = cos
     theta[:, 0, 1] = -sin + shear * cos
-    theta[:, 1, 0] = sin * mirror
+    theta[:, 1, 0] = sin
     theta[:, 1, 1] = cos + shear * sin
     # The grid spans [-1, 1]: a shift of one side is 2.
     theta[:, 0, 2] = normal(config.shift) * 2
     theta[:, 1, 2] = normal(config.shift) * 2
-    grid = F.affine_grid(theta, list(faces.shape), align_corners=False)
-    return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+    size = [count, *faces.shape[1:]]
+    grid = F.affine_grid(theta, size, align_corners=False)
+    faces[rows] = F.grid_sample(
+        faces[rows], grid, padding_mode="border", align_corners=False
+    )
+    return faces
 
 
 def _light(

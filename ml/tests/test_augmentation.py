@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ml.augmentation import AugmentationConfig, augment, jpeg_round_trip
+from ml.augmentation import (
+    MILD,
+    STRONG,
+    AugmentationConfig,
+    augment,
+    jpeg_round_trip,
+)
 from ml.tests.faces import draw_set
 
 STILL = AugmentationConfig(
@@ -74,6 +80,24 @@ def test_each_change_alters_nearly_every_face_a_little(
 def test_mirror_is_exact() -> None:
     mirrored = _augment(replace(STILL, flip_share=1.0))
     assert np.array_equal(mirrored, draw_set(4).crops[:, :, ::-1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_faces_that_are_not_moved_stay_as_sharp_as_they_are(share: float) -> None:
+    crops = draw_set(50).crops
+    config = replace(STILL, moved_share=share, rotate_degrees=15.0)
+    moved = augment(crops, config, torch.Generator().manual_seed(0))
+    altered = (moved != crops).any(axis=(1, 2, 3)).mean()
+    assert altered == pytest.approx(share, abs=0.15)
+
+
+def test_mild_varies_less_than_strong() -> None:
+    crops = draw_set(50).crops.astype(float)
+    mild, strong = (
+        np.abs(augment(crops.astype(np.uint8), one, torch.Generator()) - crops).mean()
+        for one in (MILD, STRONG)
+    )
+    assert 0 < mild < strong
 
 
 def test_colour_faces_keep_their_shape() -> None:
