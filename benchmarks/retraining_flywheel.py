@@ -46,7 +46,7 @@ from ml.inference import (
     softmax,
 )
 from ml.labels import EMOTIONS
-from ml.manifest import InputSpec, read_model
+from ml.manifest import InputSpec
 from ml.preprocessing import UInt8Array
 from ml.retraining import SAMPLE, load_retraining, refit_head
 from webapp.curation.order import ORDERS, Signals
@@ -186,7 +186,7 @@ def gone_on(
             # Nobody looks at the curve over the epochs: two faces do for it.
             test.take(np.arange(2)),
             Path(folder),
-            pretrained=start,
+            pretrained=[start],
         )
     return result.network
 
@@ -283,9 +283,7 @@ def new_condition_whole(
 ) -> dict[str, Float32Array]:
     """The same after going on with the whole network: one draw, (1, len(SHIFTED)),
     no number where no run was made."""
-    import torch
 
-    from ml.export import load_network
     from ml.train import config_from_dict
 
     known = train.take(train.consensus != NO_LABEL)
@@ -294,27 +292,23 @@ def new_condition_whole(
     drawn = np.random.default_rng(0).permutation(len(known))[: SHIFTED[-1]]
     crops = shift(known.crops[drawn], seed=100)
     config = config_from_dict(dict(classifier.manifest.training["config"]))
-    network = load_network(classifier.manifest, read_model(SHIPPED_MODEL))
     config = replace(config, model=replace(config.model, outputs=len(EMOTIONS)))
     curves = {
         name: np.full((1, len(SHIFTED)), np.nan, np.float32) for name in ("new", "old")
     }
-    with tempfile.TemporaryDirectory() as folder:
-        start = Path(folder) / "start.pt"
-        torch.save({"average": network.state_dict()}, start)
-        for place, spent in enumerate(SHIFTED):
-            if spent not in SHIFTED_WHOLE:
-                continue
-            # In place of the same faces as they are, so that no face counts twice.
-            mixed, weights = known.crops.copy(), known.weights.copy()
-            mixed[drawn[:spent]] = crops[:spent]
-            weights[drawn[:spent]] *= CURATED_WEIGHT
-            faces = replace(known, crops=mixed, weights=weights)
-            trained = gone_on(start, config, faces, test)
-            for name, judged in (("new", bad), ("old", test)):
-                curves[name][0, place] = accuracy_of(trained, judged)
-                value = 100 * curves[name][0, place]
-                print(f"full, {spent}, {name}: {value:.2f} %", flush=True)
+    for place, spent in enumerate(SHIFTED):
+        if spent not in SHIFTED_WHOLE:
+            continue
+        # In place of the same faces as they are, so that no face counts twice.
+        mixed, weights = known.crops.copy(), known.weights.copy()
+        mixed[drawn[:spent]] = crops[:spent]
+        weights[drawn[:spent]] *= CURATED_WEIGHT
+        faces = replace(known, crops=mixed, weights=weights)
+        trained = gone_on(SHIPPED_MODEL, config, faces, test)
+        for name, judged in (("new", bad), ("old", test)):
+            curves[name][0, place] = accuracy_of(trained, judged)
+            value = 100 * curves[name][0, place]
+            print(f"full, {spent}, {name}: {value:.2f} %", flush=True)
     return curves
 
 

@@ -94,6 +94,12 @@ class Flip(StrEnum):
     NO = "no"
 
 
+class Augmentation(StrEnum):
+    STRONG = "strong"
+    MILD = "mild"
+    NONE = "none"
+
+
 def main() -> None:
     """The entry point: errors that a person can mend become sentences."""
     try:
@@ -357,9 +363,10 @@ def train(
         Path | None, typer.Option(help="A cleaned manifest, from ml clean.")
     ] = None,
     weights: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Start from another run's checkpoint, torchvision's file or dlib's."
+            help="Start from a run's checkpoint, an exported model, torchvision's or "
+            "dlib's file; a network of two bodies takes two."
         ),
     ] = None,
     teacher: Annotated[
@@ -388,12 +395,14 @@ def train(
     others: Annotated[
         bool, typer.Option(help="Use faces filed under other emotions, with votes.")
     ] = True,
-    augmentation: Annotated[bool, typer.Option(help="Vary the faces.")] = True,
+    augmentation: Annotated[
+        Augmentation, typer.Option(help="How much to vary the faces.")
+    ] = Augmentation.STRONG,
 ) -> None:
     """Train, or go on with a run that was stopped: give the same command again."""
     import torch
 
-    from ml.augmentation import AugmentationConfig
+    from ml.augmentation import MILD, STRONG
     from ml.distillation import distil
     from ml.models import ModelConfig
     from ml.train import EpochRecord, TrainConfig, TrainingError
@@ -424,7 +433,7 @@ def train(
             channels=channels,
             outputs=faces.targets.shape[1],
         ),
-        augmentation=AugmentationConfig() if augmentation else None,
+        augmentation={"strong": STRONG, "mild": MILD, "none": None}[augmentation],
         seed=seed,
         epochs=epochs,
         batch_size=batch_size,
@@ -465,7 +474,7 @@ def train(
                 validation,
                 run,
                 on_epoch=on_epoch,
-                pretrained=weights,
+                pretrained=weights or (),
             )
     except TrainingError as error:
         _fail(str(error))
@@ -479,7 +488,10 @@ def train(
 @app.command()
 def export(
     data: DataOption,
-    run: Annotated[Path, typer.Option(help="Folder of the training run.")],
+    run: Annotated[
+        list[Path],
+        typer.Option(help="Folder of a training run; the mean of several is one."),
+    ],
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
     version: Annotated[str, typer.Option(help="Name of this model.")],
     flip: Annotated[
@@ -487,14 +499,15 @@ def export(
     ] = Flip.AUTO,
     labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
 ) -> None:
-    """Turn a run's averaged network into a calibrated ONNX file with its manifest."""
+    """Turn what a run has reached, or the mean of several, into a calibrated ONNX file
+    with its manifest."""
     from ml.export import ExportError, export_result, flip_pays
-    from ml.train import TrainingError, load_result
+    from ml.train import TrainingError, average_runs
 
     layout = find_layout(data)
     source = _source(layout, labels)
     try:
-        result = load_result(run)
+        result = average_runs(run)
         spec = InputSpec(
             result.config.model.size_px, 3 if result.config.model.channels == 3 else 1
         )

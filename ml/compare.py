@@ -177,7 +177,7 @@ def _run(
         validation,
         folder,
         on_epoch=on_epoch,
-        pretrained=entry.weights,
+        pretrained=[entry.weights] if entry.weights else (),
     )
     model_path = folder / MODEL_FILE
     manifest = export_result(

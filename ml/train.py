@@ -11,9 +11,8 @@ import io
 import json
 import math
 import os
-import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -35,15 +34,13 @@ from ml.data import FaceSet
 from ml.evaluate import confusion_matrix, macro_f1
 from ml.labels import EMOTIONS
 from ml.manifest import Normalisation, write_atomically
-from ml.models import FaceNetwork, ModelConfig, build_network, load_pretrained
-from ml.models.recognition import load_dlib
+from ml.models import FaceNetwork, ModelConfig, build_network
 from ml.preprocessing import normalise
+from ml.starting import StartError, start_from
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 HISTORY_FILE: Final = "history.json"
 CONFIG_FILE: Final = "config.json"
-_CALIBRATION_FACES: Final = 500
-"""Enough for the statistics of the normalisation."""
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -122,11 +119,16 @@ class EpochRecord:
 
 @dataclass(slots=True)
 class TrainingResult:
-    """The averaged network (on the CPU, ready to export) and its curves."""
+    """The averaged network (on the CPU, ready to export) and its curves.
+
+    Where it is the mean of several runs, config and curves are those of the first,
+    and ``averaged_with`` has the configs of the others.
+    """
 
     network: FaceNetwork
     config: TrainConfig
     history: list[EpochRecord]
+    averaged_with: tuple[TrainConfig, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -205,13 +207,13 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
-    pretrained: Path | None = None,
+    pretrained: Sequence[Path] = (),
 ) -> TrainingResult:
     """Train, or go on where ``run_dir`` holds a checkpoint of the same config.
 
     ``on_batch(done, total)`` follows an epoch. ``stop`` is asked after each epoch;
-    where it says so, the run ends early and can be resumed. ``pretrained`` is a
-    checkpoint of another run, a file of torchvision's weights, or dlib's ``.dat``.
+    where it says so, the run ends early and can be resumed. ``pretrained`` are the
+    files that the network starts from (``ml.starting``).
     Raises ``TrainingError``.
     """
     _check_data(config, train_faces, validation_faces)
@@ -245,6 +247,32 @@ def load_result(run_dir: Path) -> TrainingResult:
     return TrainingResult(network.eval(), config, history)
 
 
+def average_runs(run_dirs: Sequence[Path]) -> TrainingResult:
+    """One network whose weights are the mean of what several runs have reached.
+
+    Wortsman et al., "Model soups", 2022: it pays where the runs started from the same
+    trained weights. Raises ``TrainingError``, also where their networks differ.
+    """
+    first, *others = [load_result(run_dir) for run_dir in run_dirs]
+    for run_dir, other in zip(run_dirs[1:], others, strict=True):
+        if other.config.model != first.config.model:
+            raise TrainingError(
+                f"{run_dir} holds another network than {run_dirs[0]}: only runs of "
+                "one network can be averaged."
+            )
+    states = [one.network.state_dict() for one in (first, *others)]
+    first.network.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(dim=0)
+            if value.is_floating_point()
+            else value
+            for name, value in states[0].items()
+        }
+    )
+    first.averaged_with = tuple(other.config for other in others)
+    return first
+
+
 def _train(
     config: TrainConfig,
     train_faces: FaceSet,
@@ -254,13 +282,16 @@ def _train(
     on_epoch: Callable[[EpochRecord], None],
     on_batch: Callable[[int, int], None],
     stop: Callable[[], bool],
-    pretrained: Path | None,
+    pretrained: Sequence[Path],
 ) -> TrainingResult:
     torch.manual_seed(config.seed)
     device = world.device
     network = build_network(config.model)
-    if pretrained is not None:
-        _start_from(network, pretrained, train_faces)
+    if pretrained:
+        try:
+            start_from(network, config.model, pretrained, train_faces)
+        except StartError as error:
+            raise TrainingError(str(error)) from error
     average = build_network(config.model)
     average.load_state_dict(network.state_dict())
     layout = torch.channels_last
@@ -558,37 +589,6 @@ def _wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-
-
-def _start_from(network: FaceNetwork, path: Path, faces: FaceSet) -> None:
-    """A checkpoint of ours (its head, too, where it has the same rows), a file of
-    torchvision's, or dlib's face recognition network."""
-    try:
-        if path.suffix == ".dat":
-            sample = faces.crops[:: max(1, len(faces) // _CALIBRATION_FACES)]
-            pixels = torch.from_numpy(normalise(sample, Normalisation()))
-            load_dlib(network.body, path, pixels)
-            return
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        if "average" not in weights:
-            load_pretrained(network, weights)
-            return
-        own = network.state_dict()
-        fitting = {
-            name: value
-            for name, value in weights["average"].items()
-            if not name.startswith("head.") or own[name].shape == value.shape
-        }
-        network.load_state_dict(own | fitting)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be used: {error}") from error
-    except Exception as error:  # Damaged files raise whatever zip and pickle like.
-        # Torch's own words advise to load it in the way that runs what code it holds.
-        reason = "" if isinstance(error, pickle.UnpicklingError) else f" {error}"
-        raise TrainingError(
-            f"{path} cannot be used: it is damaged, or holds no weights for this "
-            f"network.{reason}"
-        ) from error
 
 
 def _agreed(stop: bool, world: _World) -> bool:

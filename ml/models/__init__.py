@@ -5,7 +5,9 @@ from ml.models.zoo import (
     ARCHITECTURES,
     ModelConfig,
     build_network,
+    join,
     load_pretrained,
+    parts_of,
 )
 
 __all__ = [
@@ -13,5 +15,7 @@ __all__ = [
     "FaceNetwork",
     "ModelConfig",
     "build_network",
+    "join",
     "load_pretrained",
+    "parts_of",
 ]

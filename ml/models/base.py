@@ -6,6 +6,8 @@ map for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -33,3 +35,14 @@ class FaceNetwork(nn.Module):
         """Logits (N, outputs)."""
         pooled = self.feature_map(faces).mean(dim=(2, 3))
         return torch.as_tensor(self.head(self.dropout(pooled)))
+
+
+class TwinBody(nn.Module):
+    """Bodies side by side: the head sees the maps of all, which are of one size."""
+
+    def __init__(self, bodies: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.bodies = nn.ModuleList(bodies)
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        return torch.cat([body(faces) for body in self.bodies], dim=1)

@@ -5,14 +5,14 @@ that all export alike; what the textbooks put behind their bodies is replaced by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from ml.manifest import InputSpec
-from ml.models.base import FaceNetwork
+from ml.models.base import FaceNetwork, TwinBody
 from ml.models.recognition import recognition_body
 from ml.models.residual import residual_body
 
@@ -89,6 +89,25 @@ def load_pretrained(network: FaceNetwork, weights: Mapping[str, Any]) -> None:
     network.body.load_state_dict(taken)
 
 
+def parts_of(config: ModelConfig) -> tuple[ModelConfig, ...]:
+    """The networks that one of several bodies is made of; of others, itself."""
+    if config.architecture != "twin":
+        return (config,)
+    return tuple(replace(config, architecture=name) for name in _TWINS)
+
+
+def join(network: FaceNetwork, parts: Sequence[FaceNetwork]) -> None:
+    """Make ``network``, a twin, answer with the mean of what ``parts`` answer."""
+    if not isinstance(network.body, TwinBody):
+        raise TypeError("only a twin is joined from two networks")
+    for body, part in zip(network.body.bodies, parts, strict=True):
+        body.load_state_dict(part.body.state_dict())
+    with torch.no_grad():
+        weights = [part.head.weight / len(parts) for part in parts]
+        network.head.weight.copy_(torch.cat(weights, dim=1))
+        network.head.bias.copy_(torch.stack([p.head.bias for p in parts]).mean(dim=0))
+
+
 Body = tuple[nn.Module, int]
 
 
@@ -134,12 +153,25 @@ def _final(config: ModelConfig) -> Body:
     return body, config.widths[-1]
 
 
-def _recognition(config: ModelConfig) -> Body:
-    widths = (32, 64, 128, 256)
-    body = recognition_body(
-        config.channels, widths, depths=(3, 4, 3, 1), strides=(1, 2, 2, 1), scale=2
-    )
+def _recognition(config: ModelConfig, last_stage: int = 1) -> Body:
+    widths, depths = (32, 64, 128, 256), (3, 4, 3, last_stage)
+    body = recognition_body(config.channels, widths, depths, (1, 2, 2, 1), scale=2)
     return body, widths[-1]
+
+
+def _recognition_large(config: ModelConfig) -> Body:
+    """More of dlib's layers: too large to serve, good to learn from."""
+    return _recognition(config, last_stage=3)
+
+
+_TWINS: Final = ("recognition", "final")
+
+
+def _twin(config: ModelConfig) -> Body:
+    """One body that starts from face recognition and one that does not: they err on
+    other faces, and together on fewer than one of twice the size."""
+    bodies, features = zip(*(ARCHITECTURES[n](config) for n in _TWINS), strict=True)
+    return TwinBody(bodies), sum(features)
 
 
 def _vgg16(config: ModelConfig) -> Body:
@@ -210,4 +242,6 @@ ARCHITECTURES: Final[dict[str, Callable[[ModelConfig], Body]]] = {
     "complex": _complex,
     "final": _final,
     "recognition": _recognition,
+    "recognition-large": _recognition_large,
+    "twin": _twin,
 }

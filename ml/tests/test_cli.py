@@ -140,6 +140,23 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
     ml("export", "--data", root, "--run", run, *exported)
     done = ml("evaluate", "--data", root, "--model", model, "--json")
     assert json.loads(done.stdout)["model_version"] == "mine"
+    ml(
+        "train",
+        "--data",
+        root,
+        "--run",
+        tmp_path / "mild",
+        "--epochs",
+        "1",
+        *options,
+        "--augmentation",
+        "mild",
+        "--seed",
+        "1",
+    )
+    ml("export", "--data", root, "--run", run, "--run", tmp_path / "mild", *exported)
+    (other,) = load_manifest(model).training["averaged_with"]
+    assert other["augmentation"]["moved_share"] == 0.5
     changed = ("--epochs", "3", *options)
     done = ml("train", "--data", root, "--run", run, *changed, code=2)
     assert "another config" in done.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
@@ -122,3 +123,16 @@ def test_exported_body_is_stored_in_half_precision() -> None:
     tensors = {t.name: t for t in onnx.load_from_string(data).graph.initializer}
     assert tensors["body.1.weight"].data_type == onnx.TensorProto.FLOAT16
     assert tensors["head.weight"].data_type == onnx.TensorProto.FLOAT
+
+
+def test_onnx_runtime_folds_normalisation_into_convolutions(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = to_onnx(build_network(ModelConfig("recognition")).eval(), InputSpec())
+    stored = {node.op_type for node in onnx.load_from_string(data).graph.node}
+    assert "BatchNormalization" in stored  # Retraining goes on from it.
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "runs.onnx")
+    ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    run = {node.op_type for node in onnx.load(tmp_path / "runs.onnx").graph.node}
+    assert run.isdisjoint({"BatchNormalization", "Expand", "Cast"})

@@ -21,6 +21,7 @@ from ml.train import (
     EpochRecord,
     TrainConfig,
     TrainingError,
+    average_runs,
     config_from_dict,
     load_result,
     soft_loss,
@@ -161,7 +162,7 @@ def test_code_in_a_checkpoint_neither_runs_nor_is_advised(tmp_path: Path) -> Non
         train(TINY, faces, validation, run)
     checkpoint, new = run / CHECKPOINT_FILE, tmp_path / "new"
     with pytest.raises(TrainingError) as started:
-        train(TINY, faces, validation, new, pretrained=checkpoint)
+        train(TINY, faces, validation, new, pretrained=[checkpoint])
 
     assert not mark.exists()
     for said in (str(resumed.value), str(started.value)):
@@ -193,19 +194,53 @@ def test_run_starts_where_another_one_ended(tmp_path: Path) -> None:
     gentle = replace(TINY, epochs=1, learning_rate=1e-6, warmup_epochs=0.0)
     start = tmp_path / "first" / CHECKPOINT_FILE
     second = train(
-        gentle, faces, validation, tmp_path / "second", pretrained=start
+        gentle, faces, validation, tmp_path / "second", pretrained=[start]
     ).network.state_dict()
     for name, value in first.network.named_parameters():
         assert torch.allclose(value, second[name], atol=1e-3), name
     folders = draw_set(12)
     fewer = replace(gentle, model=replace(TINY.model, outputs=4))
-    third = train(fewer, folders, folders, tmp_path / "third", pretrained=start)
+    third = train(fewer, folders, folders, tmp_path / "third", pretrained=[start])
     assert third.network.head.out_features == 4
     body = third.network.state_dict()["body.0.weight"]
     assert torch.allclose(body, second["body.0.weight"], atol=1e-3)
     other = replace(fewer, model=replace(fewer.model, architecture="base"))
     with pytest.raises(TrainingError, match="cannot be used"):
-        train(other, folders, folders, tmp_path / "fourth", pretrained=start)
+        train(other, folders, folders, tmp_path / "fourth", pretrained=[start])
+
+
+def test_mean_of_two_runs_is_exported_with_both_configs(tmp_path: Path) -> None:
+    faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
+    configs = [replace(TINY, seed=seed) for seed in (0, 1)]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    states = [
+        train(config, faces, validation, folder).network.state_dict()
+        for config, folder in zip(configs, folders, strict=True)
+    ]
+
+    result = average_runs(folders)
+
+    for name, value in result.network.named_parameters():
+        mean = (states[0][name] + states[1][name]) / 2
+        assert torch.allclose(value, mean, atol=1e-7), name
+    manifest = export_result(result, tmp_path / "m.onnx", validation, version="mean")
+    assert config_from_dict(manifest.training["config"]) == configs[0]
+    (other,) = manifest.training["averaged_with"]
+    assert config_from_dict(other) == configs[1]
+    alone = average_runs(folders[:1])
+    assert alone.averaged_with == ()
+    assert torch.equal(
+        alone.network.head.weight, load_result(folders[0]).network.head.weight
+    )
+
+
+def test_runs_of_different_networks_have_no_mean(tmp_path: Path) -> None:
+    faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
+    wider = replace(TINY, model=replace(TINY.model, widths=(8, 8, 16, 24)))
+    for config, name in ((TINY, "first"), (wider, "second")):
+        train(replace(config, epochs=1), faces, validation, tmp_path / name)
+    with pytest.raises(TrainingError, match="second holds another network"):
+        average_runs([tmp_path / "first", tmp_path / "second"])
 
 
 def test_short_epochs_and_bf16_train_as_well(tmp_path: Path) -> None:

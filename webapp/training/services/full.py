@@ -10,11 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ml.data import FaceSet, Layout, load_split
 from ml.duplicates import resembles
-from ml.export import ExportError, export_result, load_network
+from ml.export import ExportError, export_result, write_model
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import read_model
@@ -89,9 +88,8 @@ def fine_tune(
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            first = Path(folder) / "start.pt"
-            network = load_network(start.manifest, start_data, settings.model.outputs)
-            torch.save({"average": network.state_dict()}, first)
+            first = Path(folder) / "start.onnx"
+            write_model(first, start_data, start.manifest)
             result = train(
                 settings,
                 _joined(train_faces, curated),
@@ -99,7 +97,7 @@ def fine_tune(
                 run_dir,
                 on_epoch=on_epoch,
                 on_batch=on_batch,
-                pretrained=first,
+                pretrained=[first],
             )
             job.step("Exporting")
             path = Path(folder) / f"{version}.onnx"
