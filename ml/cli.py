@@ -379,6 +379,9 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
+    warmup: Annotated[
+        float, typer.Option(min=0, help="Epochs in which the rate rises.")
+    ] = 2.0,
     ema_decay: Annotated[float, typer.Option(min=0.5, max=0.99999)] = 0.999,
     mixup: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
     cutmix: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
@@ -438,6 +441,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        warmup_epochs=warmup,
         ema_decay=ema_decay,
         mixup_share=mixup,
         cutmix_share=cutmix,

@@ -169,7 +169,7 @@ _TWINS: Final = ("recognition", "final")
 
 def _twin(config: ModelConfig) -> Body:
     """One body that starts from face recognition and one that does not: they err on
-    other faces, and together on fewer than one of twice the size."""
+    different faces, and their mean on fewer."""
     bodies, features = zip(*(ARCHITECTURES[n](config) for n in _TWINS), strict=True)
     return TwinBody(bodies), sum(features)
 
