@@ -115,7 +115,7 @@ def to_onnx(network: FaceNetwork, spec: InputSpec, flip: bool = False) -> bytes:
         raise ExportError("the exporter returned nothing")
     # The exporter gives a convolution without bias one of zeros, worked out anew at
     # each run: ONNX Runtime cannot fold normalisation into such a convolution, and a
-    # face takes half as long again.
+    # face takes much longer (docs/models.md).
     fold_constants(program.model)
     model = program.model_proto
     # Names of source files and lines: of no use to who serves, and not his business.

@@ -90,8 +90,17 @@ def _fill(network: FaceNetwork, path: Path, faces: FaceSet) -> None:
 
 
 def _take(network: FaceNetwork, state: Mapping[str, torch.Tensor]) -> None:
-    """All of another's state, but for a head with other rows."""
+    """All of another's state, but for a head with other rows. Raises ``ValueError``
+    where the other has less: what it lacks would stay random without a word."""
     own = network.state_dict()
+    missing = [
+        name
+        for name in own
+        # How many batches normalisation has seen is in no exported file.
+        if name not in state and not name.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise ValueError(f"it has no {missing[0]}")
     fitting = {
         name: value
         for name, value in state.items()

@@ -100,3 +100,20 @@ def test_model_whose_file_was_changed_is_refused(tmp_path: Path) -> None:
 
     for value, old in zip(before.state_dict().values(), kept, strict=True):
         assert np.array_equal(value, old)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_smaller_network_leaves_nothing_of_a_larger_one_random(
+    suffix: str, tmp_path: Path
+) -> None:
+    config = replace(SMALL, architecture="recognition")
+    small = _network(config, 1)
+    path = tmp_path / f"small{suffix}"
+    if suffix == ".onnx":
+        _exported(small, config, path)
+    else:
+        torch.save({"average": small.state_dict()}, path)
+    large = replace(config, architecture="recognition-large")
+
+    with pytest.raises(StartError, match=r"it has no body\.16"):
+        start_from(_network(large, 2), large, [path], FACES)
