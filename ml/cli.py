@@ -366,7 +366,7 @@ def train(
         list[Path] | None,
         typer.Option(
             help="Start from a run's checkpoint, an exported model, torchvision's or "
-            "dlib's file; a network of two bodies takes two."
+            "dlib's file or faceres.json; a network of two bodies takes two."
         ),
     ] = None,
     teacher: Annotated[
@@ -567,7 +567,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="vgg16=FILE: start that network from torchvision's weights; "
-            "recognition=FILE: from dlib's."
+            "recognition=FILE: from dlib's; mobile=FILE: from faceres.json."
         ),
     ] = None,
     labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
@@ -592,8 +592,8 @@ def compare(
         architecture, _, file = given.partition("=")
         if not file:
             raise DataError(f"{given!r}: write it as vgg16=FILE.")
-        # dlib's weights are read in grey as well, and that is what is served.
-        channels = 1 if architecture == "recognition" else 3
+        # Weights that know faces are read in grey as well, and that is served.
+        channels = 1 if architecture in ("recognition", "mobile") else 3
         entries.append(Entry(architecture, channels, Path(file)))
     if only:
         names = {entry.name: entry for entry in entries}

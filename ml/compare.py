@@ -63,6 +63,7 @@ DEFAULT_ENTRIES: Final = (
     Entry("final"),
     Entry("final", 3),
     Entry("recognition"),
+    Entry("mobile"),
 )
 
 

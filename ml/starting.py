@@ -25,11 +25,14 @@ from ml.models import (
     load_pretrained,
     parts_of,
 )
+from ml.models.mobile import load_faceres
 from ml.models.recognition import load_dlib
 from ml.preprocessing import normalise
 
 _CALIBRATION_FACES: Final = 500
 """Enough for the statistics of the normalisation."""
+_FOREIGN: Final = {".dat": load_dlib, ".json": load_faceres}
+"""Formats of networks that learned faces elsewhere, by suffix."""
 
 
 class StartError(Exception):
@@ -42,10 +45,10 @@ def start_from(
     """Fill ``network``, which ``config`` describes.
 
     Each path is a checkpoint of ours, an exported model with its manifest (of both
-    the head, too, where it has rows for it), a file of torchvision's weights, or
-    dlib's ``.dat``. A network of two bodies starts from one path that holds both, or
-    from one for each. ``faces`` are those that will be trained on. Raises
-    ``StartError``.
+    the head, too, where it has rows for it), a file of torchvision's weights, dlib's
+    ``.dat`` or ``faceres.json``. A network of two bodies starts from one path that
+    holds both, or from one for each. ``faces`` are those that will be trained on.
+    Raises ``StartError``.
     """
     if len(paths) == 1:
         _fill(network, paths[0], faces)
@@ -66,10 +69,10 @@ def start_from(
 
 def _fill(network: FaceNetwork, path: Path, faces: FaceSet) -> None:
     try:
-        if path.suffix == ".dat":
+        if path.suffix in _FOREIGN:
             sample = faces.crops[:: max(1, len(faces) // _CALIBRATION_FACES)]
             pixels = torch.from_numpy(normalise(sample, Normalisation()))
-            load_dlib(network.body, path, pixels)
+            _FOREIGN[path.suffix](network.body, path, pixels)
         elif path.suffix == ".onnx":
             _take(network, _read_exported(path, len(network.head.weight)))
         else:

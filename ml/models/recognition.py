@@ -22,7 +22,7 @@ from torch import nn
 _DLIB_CHANNELS: Final = 3
 _DLIB_SCALE: Final = 256.0
 """dlib divides grey levels by this; ours have been divided by their deviation."""
-_TYPICAL_DEVIATION: Final = 60.0
+TYPICAL_DEVIATION: Final = 60.0
 """Grey levels, standard deviation within a face; what is left of the difference
 the calibration takes away."""
 
@@ -104,7 +104,7 @@ def load_dlib(body: nn.Module, path: Path, faces: torch.Tensor) -> None:
         affine, position = _read_tensor(data, 2 * conv.out_channels, position)
         weight = torch.from_numpy(values[: -conv.out_channels].reshape(shape))
         if first:
-            weight = weight * (_TYPICAL_DEVIATION / _DLIB_SCALE)
+            weight = weight * (TYPICAL_DEVIATION / _DLIB_SCALE)
             if conv.in_channels == 1:
                 weight = weight.sum(dim=1, keepdim=True)
         bias = torch.from_numpy(values[-conv.out_channels :])
@@ -113,7 +113,7 @@ def load_dlib(body: nn.Module, path: Path, faces: torch.Tensor) -> None:
             conv.weight.copy_(weight)
             norm.weight.copy_(gamma)
             norm.bias.copy_(beta + gamma * bias)
-    _calibrate(body, [norm for _, norm in pairs], faces)
+    calibrate(body, [norm for _, norm in pairs], faces)
 
 
 def _layers(body: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -138,7 +138,7 @@ def _read_tensor(data: bytes, size: int, start: int) -> tuple[Float32Array, int]
 
 
 @torch.no_grad()
-def _calibrate(
+def calibrate(
     body: nn.Module, norms: Sequence[nn.BatchNorm2d], faces: torch.Tensor
 ) -> None:
     """Give scale and shift their statistics, without changing what comes out."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from ml.manifest import InputSpec
 from ml.models.base import FaceNetwork, TwinBody
+from ml.models.mobile import MOBILE_WIDTHS, mobile_body
 from ml.models.recognition import recognition_body
 from ml.models.residual import residual_body
 
@@ -91,9 +92,8 @@ def load_pretrained(network: FaceNetwork, weights: Mapping[str, Any]) -> None:
 
 def parts_of(config: ModelConfig) -> tuple[ModelConfig, ...]:
     """The networks that one of several bodies is made of; of others, itself."""
-    if config.architecture != "twin":
-        return (config,)
-    return tuple(replace(config, architecture=name) for name in _TWINS)
+    names = _TWINS.get(config.architecture, (config.architecture,))
+    return tuple(replace(config, architecture=name) for name in names)
 
 
 def join(network: FaceNetwork, parts: Sequence[FaceNetwork]) -> None:
@@ -164,13 +164,25 @@ def _recognition_large(config: ModelConfig) -> Body:
     return _recognition(config, last_stage=3)
 
 
-_TWINS: Final = ("recognition", "final")
+def _mobile(config: ModelConfig) -> Body:
+    return mobile_body(config.channels, scale=2), MOBILE_WIDTHS[-1]
+
+
+def _mobile_large(config: ModelConfig) -> Body:
+    """The same on more pixels: slower to serve, better to learn from."""
+    return mobile_body(config.channels, 3, fixed_blocks=3), MOBILE_WIDTHS[-1]
+
+
+_TWINS: Final = {
+    "twin": ("recognition", "final"),
+    "twin-mobile": ("recognition", "mobile"),
+}
+"""Bodies that learned apart err on different faces, and their mean on fewer."""
 
 
 def _twin(config: ModelConfig) -> Body:
-    """One body that starts from face recognition and one that does not: they err on
-    different faces, and their mean on fewer."""
-    bodies, features = zip(*(ARCHITECTURES[n](config) for n in _TWINS), strict=True)
+    parts = [ARCHITECTURES[part.architecture](part) for part in parts_of(config)]
+    bodies, features = zip(*parts, strict=True)
     return TwinBody(bodies), sum(features)
 
 
@@ -243,5 +255,7 @@ ARCHITECTURES: Final[dict[str, Callable[[ModelConfig], Body]]] = {
     "final": _final,
     "recognition": _recognition,
     "recognition-large": _recognition_large,
-    "twin": _twin,
+    "mobile": _mobile,
+    "mobile-large": _mobile_large,
+    **dict.fromkeys(_TWINS, _twin),
 }
