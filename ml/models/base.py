@@ -6,9 +6,11 @@ map for nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -38,11 +40,24 @@ class FaceNetwork(nn.Module):
 
 
 class TwinBody(nn.Module):
-    """Bodies side by side: the head sees the maps of all, which are of one size."""
+    """Bodies side by side: the head sees the maps of all, in the size of the
+    smallest."""
 
     def __init__(self, bodies: Iterable[nn.Module]) -> None:
         super().__init__()
         self.bodies = nn.ModuleList(bodies)
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
-        return torch.cat([body(faces) for body in self.bodies], dim=1)
+        maps = [body(faces) for body in self.bodies]
+        side = min(one.shape[-1] for one in maps)
+        return torch.cat([_shrink(one, side) for one in maps], dim=1)
+
+
+def _shrink(feature_map: torch.Tensor, side: int) -> torch.Tensor:
+    """Averages of equal areas, so that the mean of all stays what it was."""
+    own = feature_map.shape[-1]
+    if own == side:
+        return feature_map
+    common = math.lcm(own, side)
+    fine = F.interpolate(feature_map, scale_factor=common // own, mode="nearest")
+    return F.avg_pool2d(fine, common // side)

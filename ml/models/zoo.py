@@ -175,7 +175,7 @@ def _mobile_large(config: ModelConfig) -> Body:
 
 _TWINS: Final = {
     "twin": ("recognition", "final"),
-    "twin-mobile": ("recognition", "mobile"),
+    "twin-mobile": ("mobile-large", "final"),
 }
 """Bodies that learned apart err on different faces, and their mean on fewer."""
 

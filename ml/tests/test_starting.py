@@ -51,14 +51,15 @@ def test_exported_model_goes_on_with_its_four_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "other"), [("twin", "final"), ("twin-mobile", "mobile")]
+    ("architecture", "other"),
+    [("twin", "recognition"), ("twin-mobile", "mobile-large")],
 )
 def test_twin_starts_as_the_mean_of_its_two_networks(
     architecture: str, other: str, tmp_path: Path
 ) -> None:
     config = replace(SMALL, architecture=architecture)
-    first = _network(replace(SMALL, architecture="recognition"), 1)
-    second = _network(replace(SMALL, architecture=other), 2)
+    first = _network(replace(SMALL, architecture=other), 1)
+    second = _network(SMALL, 2)
     torch.save({"average": first.state_dict()}, tmp_path / "checkpoint.pt")
     torch.save({"average": second.state_dict()}, tmp_path / "other.pt")
     twin = _network(config, 3)
