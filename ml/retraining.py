@@ -34,8 +34,9 @@ IntArray = npt.NDArray[np.int64]
 
 SHIPPED_RETRAINING: Final = WEIGHTS_DIR / "retraining.npz"
 SAMPLE: Final = 6000
-"""Training faces that are kept: 2 MB of half-precision features."""
+"""Training faces that are kept: with a byte a feature, a few MB."""
 
+_STEPS: Final = 255
 _MIN_EMOTION_SHARE: Final = 0.3
 _ARRAYS: Final = (
     "model_sha256",
@@ -94,17 +95,23 @@ def collect(
 
 
 def save_retraining(path: Path, data: RetrainingData) -> None:
-    """Compressed, features and targets in half precision."""
+    """Compressed: targets in half precision, and each feature in 256 steps."""
+    both = np.concatenate([data.features, data.evaluation_features])
+    low = both.min(axis=0)
+    step = np.maximum((both.max(axis=0) - low) / _STEPS, np.finfo(np.float32).tiny)
+    steps = np.rint((both - low) / step).astype(np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         allow_pickle=False,
         model_sha256=np.array(data.model_sha256),
-        train_features=data.features.astype(np.float16),
+        train_features=steps[: len(data.features)],
         train_targets=data.targets.astype(np.float16),
         train_weights=data.weights.astype(np.float16),
-        evaluation_features=data.evaluation_features.astype(np.float16),
+        evaluation_features=steps[len(data.features) :],
         evaluation_labels=data.evaluation_labels.astype(np.int8),
+        feature_low=low,
+        feature_step=step,
     )
     write_atomically(path, buffer.getvalue())
 
@@ -116,6 +123,11 @@ def load_retraining(
     try:
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: np.asarray(arrays[name]) for name in _ARRAYS}
+            # Until mien-4 the features themselves were kept, in half precision.
+            low, step = (
+                np.asarray(arrays[name]) if name in arrays else np.float32(default)
+                for name, default in (("feature_low", 0), ("feature_step", 1))
+            )
     except Exception as error:  # Zip, NumPy and the disk raise what they like.
         raise RetrainingError(f"{path.name} cannot be read: {error}") from error
     sha256 = str(values["model_sha256"])
@@ -124,8 +136,8 @@ def load_retraining(
         raise RetrainingError(
             f"{path.name} holds features of another model than {manifest.version}"
         )
-    features = values["train_features"].astype(np.float32)
-    evaluation = values["evaluation_features"].astype(np.float32)
+    features = values["train_features"].astype(np.float32) * step + low
+    evaluation = values["evaluation_features"].astype(np.float32) * step + low
     targets = values["train_targets"].astype(np.float32)
     if features.shape[1] != evaluation.shape[1] or len(features) != len(targets):
         raise RetrainingError(f"{path.name} contradicts itself")

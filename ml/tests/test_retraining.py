@@ -68,7 +68,8 @@ def test_saved_features_come_back(
     save_retraining(path, kept)
     loaded = load_retraining(classifier.manifest, path)
     assert loaded.features.shape == (20, 128)
-    assert np.allclose(loaded.features, kept.features, atol=0.01)
+    spread = np.ptp(np.concatenate([kept.features, kept.evaluation_features]), axis=0)
+    assert (np.abs(loaded.features - kept.features) <= spread / 500 + 1e-6).all()
     assert np.allclose(loaded.weights, 0.8, atol=0.01)
     assert np.array_equal(loaded.evaluation_labels, validation.folder_labels)
     child = replace(
@@ -99,6 +100,24 @@ def _separable(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
     middles = generator.normal(0, 2, (4, 12))
     features = middles[labels] + generator.normal(0, 0.5, (n, 12))
     return features.astype(np.float32), labels
+
+
+def test_features_in_half_precision_are_read_as_well(
+    model: tuple[ModelManifest, bytes], tmp_path: Path
+) -> None:
+    features = np.random.default_rng(0).normal(size=(5, 128)).astype(np.float16)
+    np.savez_compressed(
+        tmp_path / "retraining.npz",
+        model_sha256=np.array(model[0].sha256),
+        train_features=features[:3],
+        train_targets=np.eye(4, dtype=np.float16)[:3],
+        train_weights=np.ones(3, np.float16),
+        evaluation_features=features[3:],
+        evaluation_labels=np.zeros(2, np.int8),
+    )
+    loaded = load_retraining(model[0], tmp_path / "retraining.npz")
+    assert np.array_equal(loaded.features, features[:3].astype(np.float32))
+    assert np.array_equal(loaded.evaluation_features, features[3:].astype(np.float32))
 
 
 def test_refitted_head_learns_the_labels_and_is_the_same_each_time() -> None:
