@@ -136,7 +136,7 @@ def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
     head = refit_head(
         np.concatenate([base, features]),
         np.concatenate([own.astype(np.float32), np.eye(4, dtype=np.float32)[other]]),
-        np.concatenate([data.weights[::EVERY], np.full(20, 50 / EVERY, np.float32)]),
+        np.concatenate([data.weights[::EVERY], np.full(20, 12 / EVERY, np.float32)]),
         (champion.head_weight, champion.head_bias),
     )
     verdict = compare(
