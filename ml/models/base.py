@@ -39,6 +39,13 @@ class FaceNetwork(nn.Module):
         return torch.as_tensor(self.head(self.dropout(pooled)))
 
 
+def start_at_random(body: nn.Module) -> None:
+    """Give the convolutions weights that keep the scale of what passes a ReLU."""
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
 class TwinBody(nn.Module):
     """Bodies side by side: the head sees the maps of all, in the size of the
     smallest."""

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ml.models.recognition import TYPICAL_DEVIATION, calibrate
+from ml.models.base import start_at_random
+from ml.models.recognition import TYPICAL_DEVIATION, calibrate, layers_of
 
 MOBILE_WIDTHS: Final = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512)
 """Channels behind the stem and behind each block."""
@@ -68,9 +69,7 @@ def mobile_body(channels: int, scale: float, fixed_blocks: int = 0) -> MobileBod
         layers += _convolution(width_in, width, 1)
     fixed = 1 + _LAYERS * (1 + 2 * fixed_blocks) if fixed_blocks else 0
     body = MobileBody(layers, fixed)
-    for module in body.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    start_at_random(body)
     return body
 
 
@@ -95,11 +94,9 @@ def load_faceres(body: nn.Module, path: Path, faces: torch.Tensor) -> None:
     where the file is another, and ``OSError``.
     """
     tensors = _read_tensors(path)
-    convolutions = [m for m in body.modules() if isinstance(m, nn.Conv2d)]
-    norms = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
-    stem, *others = convolutions
-    taken = [_stem(tensors, stem.in_channels)]
-    for block in range(1, len(others) // 2 + 1):
+    layers = list(layers_of(body))
+    taken = [_stem(tensors, layers[0][0].in_channels)]
+    for block in range(1, len(layers) // 2 + 1):
         deep, point = f"conv_dw_{block}", f"conv_pw_{block}"
         taken.append(
             (
@@ -117,15 +114,15 @@ def load_faceres(body: nn.Module, path: Path, faces: torch.Tensor) -> None:
             )
         )
     with torch.no_grad():
-        for convolution, norm, (kernel, factor, summand) in zip(
-            convolutions, norms, taken, strict=True
+        for (convolution, norm), (kernel, factor, summand) in zip(
+            layers, taken, strict=True
         ):
             if kernel.shape != convolution.weight.shape:
                 raise ValueError("its network has other layers")
             convolution.weight.copy_(kernel)
             norm.weight.copy_(factor)
             norm.bias.copy_(summand)
-    calibrate(body, norms, faces)
+    calibrate(body, [norm for _, norm in layers], faces)
 
 
 def _stem(

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ml.models.base import start_at_random
+
 _DLIB_CHANNELS: Final = 3
 _DLIB_SCALE: Final = 256.0
 """dlib divides grey levels by this; ours have been divided by their deviation."""
@@ -77,9 +79,7 @@ def recognition_body(
             )
             width_in = width
     body = nn.Sequential(*layers)
-    for module in body.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    start_at_random(body)
     return body
 
 
@@ -92,7 +92,7 @@ def load_dlib(body: nn.Module, path: Path, faces: torch.Tensor) -> None:
     where the file is another.
     """
     data = path.read_bytes()
-    pairs = list(_layers(body))
+    pairs = list(layers_of(body))
     position = 0
     for conv, norm in pairs:
         first = conv.kernel_size[0] == 7
@@ -116,11 +116,11 @@ def load_dlib(body: nn.Module, path: Path, faces: torch.Tensor) -> None:
     calibrate(body, [norm for _, norm in pairs], faces)
 
 
-def _layers(body: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def layers_of(body: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions with the normalisation behind each, from the input on."""
     convolutions = [m for m in body.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
-    # A block registers conv1, norm1, conv2, norm2: both lists are in order.
+    # Each body registers a convolution, then its normalisation: both are in order.
     yield from zip(convolutions, norms, strict=True)
 
 

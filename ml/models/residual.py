@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ml.models.base import start_at_random
+
 
 class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, reduction: int = 4) -> None:
@@ -66,7 +68,5 @@ def residual_body(
             width_in = width
     layers += [nn.BatchNorm2d(width_in), nn.ReLU()]
     body = nn.Sequential(*layers)
-    for module in body.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    start_at_random(body)
     return body

@@ -169,7 +169,7 @@ def _mobile(config: ModelConfig) -> Body:
 
 
 def _mobile_large(config: ModelConfig) -> Body:
-    """The same on more pixels: slower to serve, better to learn from."""
+    """The same on more pixels: slower, and more accurate."""
     return mobile_body(config.channels, 3, fixed_blocks=3), MOBILE_WIDTHS[-1]
 
 
