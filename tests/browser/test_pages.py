@@ -300,7 +300,8 @@ def test_what_answers_a_press_is_for_everybody(
     for name in ("photo booth", "photo booth"):
         ada.goto("/accounts/api-keys/")
         ada.get_by_label("Name of a new key").fill(name)
-        ada.get_by_role("button", name="Make a key").click()
+        with ada.expect_navigation():
+            ada.get_by_role("button", name="Make a key").click()
         trouble += look(ada, "a key, new or refused")
     assert trouble == [], "\n".join(trouble)
 
