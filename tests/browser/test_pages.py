@@ -144,6 +144,12 @@ def log_in(page: Page, name: str, password: str = "") -> None:
         page.press("#id_password", "Enter")
 
 
+def press(page: Page, button: str) -> None:
+    """Press what brings another page, and wait for that one."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=button).click()
+
+
 def look(page: Page, what: str) -> list[str]:
     """What is wrong with the page as it stands, closed when wide, open when narrow."""
     trouble = []
@@ -235,8 +241,7 @@ def test_every_page_is_for_everybody(open_page: OpenPage, stack: Stack) -> None:
 
     admin.goto(reverse("curation:people"))
     admin.fill("#note", "Nora, from the archive")
-    admin.get_by_role("button", name="Make a link").click()
-    expect(admin.get_by_role("heading", level=1)).to_be_visible()
+    press(admin, "Make a link")
     trouble += look(admin, "an invitation")
     invitation = re.search(r"/accounts/invitations/[^\"<\s]+", admin.content())
     assert invitation is not None
@@ -287,9 +292,9 @@ def test_what_answers_a_press_is_for_everybody(
     visitor.get_by_role("button", name="Make a link").click()
     expect(visitor.locator("#share-link")).to_be_visible()
     trouble += look(visitor, "a new link")
-    for press in ("Keep it until I delete it", "Let them train the model"):
+    for choice in ("Keep it until I delete it", "Let them train the model"):
         visitor.get_by_text("What you allow").click()
-        visitor.get_by_role("button", name=press).click()
+        press(visitor, choice)
         expect(visitor.get_by_text("Your choice is in force.")).to_be_visible()
     trouble += look(visitor, "consent given")
     nothing = give(visitor, encode(landscape()))
@@ -300,8 +305,7 @@ def test_what_answers_a_press_is_for_everybody(
     for name in ("photo booth", "photo booth"):
         ada.goto("/accounts/api-keys/")
         ada.get_by_label("Name of a new key").fill(name)
-        with ada.expect_navigation():
-            ada.get_by_role("button", name="Make a key").click()
+        press(ada, "Make a key")
         trouble += look(ada, "a key, new or refused")
     assert trouble == [], "\n".join(trouble)
 
@@ -311,7 +315,7 @@ def test_somebody_invited_joins_and_long_words_fit(open_page: OpenPage) -> None:
     log_in(admin, "max")
     admin.goto(reverse("curation:people"))
     admin.fill("#note", "Q" * 120)
-    admin.get_by_role("button", name="Make a link").click()
+    press(admin, "Make a link")
     trouble = look(admin, "an invitation with a long word")
     invitation = re.search(r"/accounts/invitations/[^\"<\s]+", admin.content())
     assert invitation is not None
