@@ -54,7 +54,7 @@ from webapp.curation.order import ORDERS, Signals
 if TYPE_CHECKING:
     # Torch is loaded where whole networks are trained, and there alone.
     from ml.models import FaceNetwork
-    from ml.train import TrainConfig
+    from ml.train_config import TrainConfig
 
 REPORT: Final = ROOT / "docs" / "retraining.md"
 SPENT: Final = (0, 250, 500, 1000, 2000)
@@ -204,7 +204,8 @@ def whole_network(
     run: Path, classifier: EmotionClassifier, train: FaceSet, test: FaceSet
 ) -> dict[str, list[float]]:
     """Accuracy after going on from the champion with so many labels corrected."""
-    from ml.train import CHECKPOINT_FILE, config_from_dict
+    from ml.checkpoint import CHECKPOINT_FILE
+    from ml.train_config import config_from_dict
 
     config = config_from_dict(
         json.loads((run / "config.json").read_text(encoding="utf-8"))
@@ -284,7 +285,7 @@ def new_condition_whole(
     """The same after going on with the whole network: one draw, (1, len(SHIFTED)),
     no number where no run was made."""
 
-    from ml.train import config_from_dict
+    from ml.train_config import config_from_dict
 
     known = train.take(train.consensus != NO_LABEL)
     known = replace(known, targets=one_hot(known.consensus))

@@ -408,8 +408,8 @@ def train(
     from ml.augmentation import MILD, STRONG
     from ml.distillation import distil
     from ml.models import ModelConfig
-    from ml.train import EpochRecord, TrainConfig, TrainingError
     from ml.train import train as train_network
+    from ml.train_config import EpochRecord, TrainConfig, TrainingError
 
     if threads:
         torch.set_num_threads(threads)
@@ -505,8 +505,9 @@ def export(
 ) -> None:
     """Turn what a run has reached, or the mean of several, into a calibrated ONNX file
     with its manifest."""
+    from ml.checkpoint import average_runs
     from ml.export import ExportError, export_result, flip_pays
-    from ml.train import TrainingError, average_runs
+    from ml.train_config import TrainingError
 
     layout = find_layout(data)
     source = _source(layout, labels)
@@ -581,7 +582,8 @@ def compare(
     from ml.compare import DEFAULT_ENTRIES, Entry, table_markdown
     from ml.compare import compare as compare_networks
     from ml.export import ExportError
-    from ml.train import TrainConfig, TrainingError
+    from ml.starting import knows_faces
+    from ml.train_config import TrainConfig, TrainingError
 
     if threads:
         torch.set_num_threads(threads)
@@ -592,8 +594,8 @@ def compare(
         architecture, _, file = given.partition("=")
         if not file:
             raise DataError(f"{given!r}: write it as vgg16=FILE.")
-        # Weights that know faces are read in grey as well, and that is served.
-        channels = 1 if architecture in ("recognition", "mobile") else 3
+        # What knows faces reads them in grey as well, and that is served.
+        channels = 1 if knows_faces(Path(file)) else 3
         entries.append(Entry(architecture, channels, Path(file)))
     if only:
         names = {entry.name: entry for entry in entries}

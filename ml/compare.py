@@ -23,7 +23,8 @@ from ml.export import export_result
 from ml.inference import EmotionClassifier
 from ml.manifest import write_atomically
 from ml.models import ModelConfig
-from ml.train import EpochRecord, TrainConfig, train
+from ml.train import train
+from ml.train_config import EpochRecord, TrainConfig
 
 PLAN_FILE: Final = "plan.json"
 RESULT_FILE: Final = "result.json"

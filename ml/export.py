@@ -17,6 +17,7 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from ml.calibrate import calibrate, fit_temperature, log_loss
+from ml.checkpoint import TrainingResult
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, LabelSource
 from ml.evaluate import evaluate_model, read_set
@@ -43,7 +44,6 @@ from ml.manifest import (
 from ml.models import FaceNetwork
 from ml.preprocessing import normalise
 from ml.runtime import open_session
-from ml.train import TrainingResult
 
 _MAX_DIFFERENCE: Final = 1e-3
 

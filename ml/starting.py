@@ -35,6 +35,12 @@ _FOREIGN: Final = {".dat": load_dlib, ".json": load_faceres}
 """Formats of networks that learned faces elsewhere, by suffix."""
 
 
+def knows_faces(path: Path) -> bool:
+    """Whether the file, by its suffix, is of a network that learned faces elsewhere;
+    torchvision's learned whatever photographs show, in colour."""
+    return path.suffix in _FOREIGN
+
+
 class StartError(Exception):
     """A network cannot start there; ``str()`` says why and what to do."""
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from ml.checkpoint import TrainingResult
 from ml.export import export_result
 from ml.labels import EMOTIONS
 from ml.models import FaceNetwork, ModelConfig, build_network
 from ml.starting import StartError, start_from
 from ml.tests.faces import draw_set
-from ml.train import TrainConfig, TrainingError, TrainingResult, train
+from ml.train import train
+from ml.train_config import TrainConfig, TrainingError
 
 FACES = draw_set(8, votes=True)
 SMALL = ModelConfig("final", outputs=10, widths=(8, 8, 16, 16))

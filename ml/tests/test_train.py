@@ -12,21 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from ml.checkpoint import CHECKPOINT_FILE, average_runs, load_result
 from ml.export import export_result
 from ml.inference import EmotionClassifier
 from ml.models import ModelConfig
 from ml.tests.faces import draw_set
-from ml.train import (
-    CHECKPOINT_FILE,
-    EpochRecord,
-    TrainConfig,
-    TrainingError,
-    average_runs,
-    config_from_dict,
-    load_result,
-    soft_loss,
-    train,
-)
+from ml.train import soft_loss, train
+from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 
 TINY = TrainConfig(
     model=ModelConfig(outputs=10, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1)),

@@ -184,8 +184,8 @@ class TrainingRun(TimedModel):
     worker that may write it, until ``lease_expires_at``. ``attempts`` counts workers
     since the last checkpoint. ``stage`` is what it does now, in words;
     ``progress_done`` of ``progress_total`` steps are made. ``curves`` is a list of
-    ``ml.train.EpochRecord`` as dicts (head runs have none). ``message`` says why a
-    run failed.
+    ``ml.train_config.EpochRecord`` as dicts (head runs have none). ``message`` says
+    why a run failed.
 
     ``outcome`` and ``decision`` are the gate's: ``{"outcome", "findings":
     [{"outcome", "reason", "more_labels"}], "notes": [words], "more_labels"}``, what

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ml.checkpoint import CHECKPOINT_FILE, load_result
 from ml.data import FaceSet, Layout, load_split
 from ml.duplicates import resembles
 from ml.export import ExportError, export_result, write_model
@@ -18,15 +19,8 @@ from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import read_model
 from ml.models import ModelConfig
-from ml.train import (
-    CHECKPOINT_FILE,
-    EpochRecord,
-    TrainConfig,
-    TrainingError,
-    config_from_dict,
-    load_result,
-    train,
-)
+from ml.train import train
+from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 from webapp.training.configs import FullConfig
 from webapp.training.errors import RunFailed, RunRefused
 from webapp.training.services.base import load_faces

@@ -18,7 +18,7 @@ from django.utils import timezone
 from webapp.training.models import RunLine, RunState, TrainingRun
 
 if TYPE_CHECKING:
-    from ml.train import EpochRecord
+    from ml.train_config import EpochRecord
 
 LEASE_SECONDS: Final = 8.0
 """Longer than any pause of a worker that is alive; a killed one's run waits as long."""

@@ -11,9 +11,9 @@ import torch
 from django.conf import LazySettings
 from django.core.files.storage import default_storage
 
+from ml.checkpoint import CHECKPOINT_FILE
 from ml.inference import EmotionClassifier
 from ml.tests.faces import write_dataset
-from ml.train import CHECKPOINT_FILE
 from webapp.registry.selectors import read_model_file
 from webapp.training.models import RunState, TrainingRun
 from webapp.training.services import job as jobs
