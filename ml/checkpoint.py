@@ -15,12 +15,7 @@ from torch import nn
 
 from ml.manifest import write_atomically
 from ml.models import FaceNetwork, build_network
-from ml.train_config import (
-    EpochRecord,
-    TrainConfig,
-    TrainingError,
-    config_from_dict,
-)
+from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 HISTORY_FILE: Final = "history.json"

@@ -40,12 +40,7 @@ from ml.manifest import Normalisation
 from ml.models import FaceNetwork, build_network
 from ml.preprocessing import normalise
 from ml.starting import StartError, start_from
-from ml.train_config import (
-    EpochRecord,
-    TrainConfig,
-    TrainingError,
-    config_from_dict,
-)
+from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 
 Float32Array = npt.NDArray[np.float32]
 

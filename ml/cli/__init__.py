@@ -1,0 +1,53 @@
+"""``python -m ml``: what can be done from a terminal.
+
+What machines read goes to standard output, what people read to the error stream.
+A mistake in what was given ends with a sentence and exit code 2, never with a
+traceback. Torch is imported by the commands that train, and by no other.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from ml.cli.base import fail
+from ml.cli.cleaning import clean, eda
+from ml.cli.judging import evaluate, framing, predict, robustness
+from ml.cli.training import compare, export, features, train
+from ml.data import DataError
+from ml.manifest import ManifestError, ModelFileError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Clean data, train, compare and judge models, read faces.",
+)
+for _command in (
+    predict,
+    evaluate,
+    eda,
+    clean,
+    train,
+    export,
+    compare,
+    robustness,
+    framing,
+    features,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """The entry point: errors that a person can mend become sentences."""
+    try:
+        app()
+    except (DataError, ManifestError, ModelFileError, ValueError) as error:
+        fail(str(error))
+    except OSError as error:
+        # A folder that is a file or may not be written to, a full disk.
+        reason = error.strerror or str(error)
+        fail(
+            f"{error.filename} cannot be used: {reason}." if error.filename else reason
+        )
+    except KeyboardInterrupt:
+        fail("Stopped.")

@@ -1,0 +1,76 @@
+"""What the commands share: options of several, and how they speak."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from ml.data import FaceSet, LabelSource, Layout
+from ml.progress import console
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        envvar="FER_DATASET_DIR",
+        help="Folder with train, validation and test.",
+    ),
+]
+ModelOption = Annotated[
+    Path, typer.Option("--model", help="ONNX file with its manifest beside it.")
+]
+MAX_THREADS = 4 * (os.cpu_count() or 1)
+"""Thousands on two cores get nowhere, without a word."""
+ThreadsOption = Annotated[
+    int,
+    typer.Option(min=0, max=MAX_THREADS, help="For the network; 0 leaves it to torch."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+class SplitName(StrEnum):
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Labels(StrEnum):
+    FOLDER = "folder"
+    CONSENSUS = "consensus"
+
+
+def say_next(wrote: Path, command: str) -> None:
+    """What was written, and the command that takes it, in one line to be copied."""
+    console.print(f"Wrote {wrote}. Next: python -m ml {command}", soft_wrap=True)
+
+
+def fail(sentence: str) -> NoReturn:
+    """End with a sentence that says what to do, and exit code 2."""
+    console.print("error:", style="bold red", end=" ")
+    console.print(sentence, highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def label_source(layout: Layout, labels: Labels | None) -> LabelSource:
+    """Votes where there are any, unless ``labels`` says otherwise."""
+    if labels is None:
+        return "consensus" if layout.annotations is not None else "folder"
+    if labels is Labels.CONSENSUS and layout.annotations is None:
+        console.print("There are no annotations: the folders' labels are used.")
+        return "folder"
+    return labels.value
+
+
+def warn_of_unreadable(faces: FaceSet) -> None:
+    """Say how many files were left out, and why the first was."""
+    if faces.unreadable:
+        name, reason = faces.unreadable[0]
+        console.print(
+            f"{len(faces.unreadable)} files were left out; the first, {name}: {reason}",
+            highlight=False,
+        )

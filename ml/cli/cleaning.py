@@ -1,0 +1,103 @@
+"""Commands that look at a folder of faces, and find what is wrong with it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ml.cli.base import DataOption, ModelOption, say_next
+from ml.data import DataError, Layout, find_layout
+from ml.detection import FaceDetector
+from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.labels import EMOTIONS
+from ml.progress import console, progress_bars
+
+
+class JudgeName(StrEnum):
+    MODEL = "model"
+    FOLDS = "folds"
+
+
+def eda(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for page and figures.")] = Path(
+        "mien-eda"
+    ),
+) -> None:
+    """Show what a data set holds: counts, brightness, mean faces, duplicates."""
+    from ml.eda import explore
+
+    layout = find_layout(data)
+    _refuse_inside(out, layout)
+    with progress_bars() as progress:
+        summary = explore(layout, out, progress)
+    table = Table(title="pictures")
+    for heading in ("split", *EMOTIONS):
+        table.add_column(heading)
+    for split, row in summary["counts"].items():
+        table.add_row(split, *(str(count) for count in row.values()))
+    console.print(table)
+    console.print(f"Wrote {out / 'index.html'}")
+
+
+def clean(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for report and manifest.")] = Path(
+        "mien-clean"
+    ),
+    model: ModelOption = SHIPPED_MODEL,
+    judge: Annotated[
+        JudgeName,
+        typer.Option(
+            help="Who judges labels without votes: the model itself, or heads fitted "
+            "on its features by folds."
+        ),
+    ] = JudgeName.MODEL,
+    votes: Annotated[bool, typer.Option(help="Use annotations, if any.")] = True,
+    detect: Annotated[bool, typer.Option(help="Look for a face in each.")] = True,
+) -> None:
+    """Find what is wrong with a folder of faces; write report and cleaned manifest."""
+    from ml.cleaning import clean as clean_folder
+    from ml.cleaning import measure_suspicion
+    from ml.cleaning_report import write_cleaning
+
+    layout = find_layout(data)
+    _refuse_inside(out, layout)
+    classifier = EmotionClassifier.load(model)
+    with progress_bars() as progress:
+        result = clean_folder(
+            layout,
+            classifier,
+            FaceDetector() if detect else None,
+            judge=judge.value,
+            use_votes=votes,
+            progress=progress,
+        )
+    write_cleaning(out, result)
+    table = Table(title="findings")
+    table.add_column("finding")
+    table.add_column("files", justify="right")
+    for kind, count in result.counts().items():
+        table.add_row(kind.value, str(count))
+    console.print(table)
+    if not votes:
+        for split, found in measure_suspicion(result, layout).items():
+            console.print(
+                f"{split}, judged by the votes: {found.wrong} of {found.faces} labels "
+                f"are wrong; AUROC {found.auroc:.3f}, of the first 500 "
+                f"{found.precision_of_first_500:.1%} are; of {found.suspects} called "
+                f"suspect {found.precision:.1%}, which are {found.recall:.1%} of them",
+                highlight=False,
+                soft_wrap=True,
+            )
+    say_next(out, f"train --manifest {out}/cleaned.csv")
+
+
+def _refuse_inside(out: Path, layout: Layout) -> None:
+    """What is written must not lie among the user's pictures."""
+    if out.resolve().is_relative_to(layout.images.resolve()):
+        raise DataError(f"{out} lies inside the data set. Choose another --out.")

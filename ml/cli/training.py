@@ -1,0 +1,352 @@
+"""Commands that make models: train, export, compare, and what retraining needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ml import figures
+from ml.cli.base import (
+    MAX_THREADS,
+    DataOption,
+    Labels,
+    ModelOption,
+    ThreadsOption,
+    fail,
+    label_source,
+    say_next,
+    warn_of_unreadable,
+)
+from ml.consensus import NO_LABEL
+from ml.data import DataError, FaceSet, find_layout, load_for_training, load_split
+from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.manifest import InputSpec, write_atomically
+from ml.progress import console, progress_bars
+
+
+class Flip(StrEnum):
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+
+class Augmentation(StrEnum):
+    STRONG = "strong"
+    MILD = "mild"
+    NONE = "none"
+
+
+def train(
+    run: Annotated[Path, typer.Option(help="Folder for checkpoint and curves.")],
+    data: DataOption,
+    architecture: Annotated[str, typer.Option(help="One of the zoo.")] = "final",
+    channels: Annotated[int, typer.Option(help="1 grey, 3 RGB.")] = 1,
+    labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="A cleaned manifest, from ml clean.")
+    ] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Start from a run's checkpoint, an exported model, torchvision's or "
+            "dlib's file or faceres.json; a network of two bodies takes two."
+        ),
+    ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="ONNX file of a model to learn from, too; may be repeated."),
+    ] = None,
+    teacher_share: Annotated[
+        float, typer.Option(min=0, max=1, help="How much the teachers' word counts.")
+    ] = 0.5,
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
+    warmup: Annotated[
+        float, typer.Option(min=0, help="Epochs in which the rate rises.")
+    ] = 2.0,
+    ema_decay: Annotated[float, typer.Option(min=0.5, max=0.99999)] = 0.999,
+    mixup: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
+    cutmix: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    threads: ThreadsOption = 0,
+    loader_threads: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MAX_THREADS, help="Prepare batches ahead; good with a GPU."
+        ),
+    ] = 0,
+    others: Annotated[
+        bool, typer.Option(help="Use faces filed under other emotions, with votes.")
+    ] = True,
+    augmentation: Annotated[
+        Augmentation, typer.Option(help="How much to vary the faces.")
+    ] = Augmentation.STRONG,
+) -> None:
+    """Train, or go on with a run that was stopped: give the same command again."""
+    import torch
+
+    from ml.augmentation import MILD, STRONG
+    from ml.distillation import distil
+    from ml.models import ModelConfig
+    from ml.train import train as train_network
+    from ml.train_config import EpochRecord, TrainConfig, TrainingError
+
+    if threads:
+        torch.set_num_threads(threads)
+    layout = find_layout(data)
+    source = label_source(layout, labels)
+    spec = InputSpec(channels=3 if channels == 3 else 1)
+    teachers = [EmotionClassifier.load(path, max(threads, 1)) for path in teacher or ()]
+    with progress_bars() as progress:
+        faces, validation = load_for_training(
+            layout,
+            spec,
+            source=source,
+            with_others=others,
+            manifest=manifest,
+            progress=progress,
+        )
+        if teachers:
+            advance = progress("Asking teachers", len(faces))
+            faces = distil(faces, teachers, teacher_share, advance)
+    warn_of_unreadable(faces)
+    config = TrainConfig(
+        model=ModelConfig(
+            architecture=architecture,
+            channels=channels,
+            outputs=faces.targets.shape[1],
+        ),
+        augmentation={"strong": STRONG, "mild": MILD, "none": None}[augmentation],
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup,
+        ema_decay=ema_decay,
+        mixup_share=mixup,
+        cutmix_share=cutmix,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # The config refuses others.
+        loader_threads=loader_threads,
+        teachers=tuple(one.manifest.sha256 for one in teachers),
+        teacher_share=teacher_share if teachers else 0.0,
+    )
+    console.print(
+        f"{len(faces)} faces to train on, {len(validation)} to validate", style="dim"
+    )
+
+    def show(record: EpochRecord) -> None:
+        console.print(
+            f"epoch {record.epoch}/{epochs}: loss {record.train_loss:.4f}, validation "
+            f"loss {record.validation_loss:.4f}, accuracy "
+            f"{record.validation_accuracy:.4f}, macro F1 "
+            f"{record.validation_macro_f1:.4f}, {record.duration_seconds:.0f} s",
+            highlight=False,
+        )
+
+    try:
+        with progress_bars() as progress:
+            advance = progress("Epochs", epochs)
+
+            def on_epoch(record: EpochRecord) -> None:
+                show(record)
+                advance()
+
+            result = train_network(
+                config,
+                faces,
+                validation,
+                run,
+                on_epoch=on_epoch,
+                pretrained=weights or (),
+            )
+    except TrainingError as error:
+        fail(str(error))
+    rows = [asdict(record) for record in result.history]
+    write_atomically(
+        run / "curves.png", figures.to_png(figures.curves({architecture: rows}))
+    )
+    say_next(run, f"export --run {run}")
+
+
+def export(
+    data: DataOption,
+    run: Annotated[
+        list[Path],
+        typer.Option(help="Folder of a training run; the mean of several is one."),
+    ],
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    version: Annotated[str, typer.Option(help="Name of this model.")],
+    flip: Annotated[
+        Flip, typer.Option(help="Fold the mirrored face in; auto asks validation.")
+    ] = Flip.AUTO,
+    labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
+) -> None:
+    """Turn what a run has reached, or the mean of several, into a calibrated ONNX file
+    with its manifest."""
+    from ml.checkpoint import average_runs
+    from ml.export import ExportError, export_result, flip_pays
+    from ml.train_config import TrainingError
+
+    layout = find_layout(data)
+    source = label_source(layout, labels)
+    try:
+        result = average_runs(run)
+        spec = InputSpec(
+            result.config.model.size_px, 3 if result.config.model.channels == 3 else 1
+        )
+        with progress_bars() as progress:
+            validation = load_split(layout, "validation", spec, progress=progress)
+            test = load_split(layout, "test", spec, progress=progress)
+        if not (validation.labels(source) != NO_LABEL).any():
+            raise DataError(
+                f"No face of validation has a {source} label: there is nothing to "
+                "calibrate on. Try --labels folder."
+            )
+        folded = (
+            flip_pays(result, validation, source)
+            if flip is Flip.AUTO
+            else flip is Flip.YES
+        )
+        manifest = export_result(
+            result,
+            out,
+            validation,
+            version=version,
+            flip=folded,
+            source=source,
+            measured_on={"test": test},
+        )
+    except (TrainingError, ExportError) as error:
+        fail(str(error))
+    for split, by_source in manifest.metrics.items():
+        for name, values in by_source.items():
+            console.print(
+                f"{split}, {name}: accuracy {values['accuracy']:.4f}, macro F1 "
+                f"{values['macro_f1']:.4f}, calibration error {values['ece']:.4f}",
+                highlight=False,
+                soft_wrap=True,
+            )
+    console.print(f"Wrote {out} ({manifest.size_bytes / 1e6:.1f} MB)")
+
+
+def compare(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder for runs, table, figures.")] = Path(
+        "mien-compare"
+    ),
+    budget_minutes: Annotated[
+        float, typer.Option(min=0.01, help="For all networks together.")
+    ] = 60.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Names such as final-grey or vgg16-rgb; repeat for more."),
+    ] = None,
+    pretrained: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="vgg16=FILE: start that network from torchvision's weights; "
+            "recognition=FILE: from dlib's; mobile=FILE: from faceres.json."
+        ),
+    ] = None,
+    labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    threads: ThreadsOption = 0,
+) -> None:
+    """Train and judge the zoo under one budget; give the command again to go on."""
+    import torch
+
+    from ml.compare import DEFAULT_ENTRIES, Entry, table_markdown
+    from ml.compare import compare as compare_networks
+    from ml.export import ExportError
+    from ml.starting import knows_faces
+    from ml.train_config import TrainConfig, TrainingError
+
+    if threads:
+        torch.set_num_threads(threads)
+    layout = find_layout(data)
+    source = label_source(layout, labels)
+    entries = list(DEFAULT_ENTRIES)
+    for given in pretrained or []:
+        architecture, _, file = given.partition("=")
+        if not file:
+            raise DataError(f"{given!r}: write it as vgg16=FILE.")
+        # What knows faces reads them in grey as well, and that is served.
+        channels = 1 if knows_faces(Path(file)) else 3
+        entries.append(Entry(architecture, channels, Path(file)))
+    if only:
+        names = {entry.name: entry for entry in entries}
+        unknown = [name for name in only if name not in names]
+        if unknown:
+            raise DataError(
+                f"There is no {', '.join(unknown)}. Choose from {', '.join(names)}."
+            )
+        entries = [names[name] for name in only]
+
+    def load(channels: int) -> tuple[FaceSet, FaceSet, FaceSet]:
+        spec = InputSpec(channels=3 if channels == 3 else 1)
+        with progress_bars() as progress:
+            faces, validation = load_for_training(
+                layout, spec, source=source, progress=progress
+            )
+            return (
+                faces,
+                validation,
+                load_split(layout, "test", spec, source=source, progress=progress),
+            )
+
+    try:
+        rows = compare_networks(
+            entries,
+            load,
+            out,
+            budget_minutes=budget_minutes,
+            source=source,
+            base=TrainConfig(seed=seed, device=device, mixup_share=0.2),
+            say=lambda line: console.print(line, highlight=False),
+        )
+    except (TrainingError, ExportError) as error:
+        fail(str(error))
+    print(table_markdown(rows, source), end="")
+    console.print(f"Wrote {out}")
+
+
+def features(
+    data: DataOption,
+    model: ModelOption = SHIPPED_MODEL,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; beside the model, if unsaid.")
+    ] = None,
+    faces: Annotated[int, typer.Option(min=10, help="Training faces to keep.")] = 6000,
+) -> None:
+    """Write what refitting the head needs where there is no data folder."""
+    from ml.retraining import collect, save_retraining
+
+    classifier = EmotionClassifier.load(model)
+    layout = find_layout(data)
+    with progress_bars() as progress:
+        train_faces, validation = load_for_training(
+            layout, classifier.manifest.input, progress=progress
+        )
+    path = out or model.with_name("retraining.npz")
+    kept = collect(classifier, train_faces, validation, faces)
+    if not (len(kept.features) and len(kept.evaluation_labels)):
+        raise DataError(
+            f"{len(kept.features)} faces are left to train on and "
+            f"{len(kept.evaluation_labels)} to judge by: both need votes or folders "
+            "that name one of the four emotions, and train other faces than "
+            "validation and test."
+        )
+    save_retraining(path, kept)
+    console.print(
+        f"Wrote {path}: {len(kept.features)} faces to train on, "
+        f"{len(kept.evaluation_labels)} to judge by, {path.stat().st_size / 1e6:.1f} MB"
+    )
