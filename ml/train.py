@@ -11,11 +11,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ml.averaging import measure_statistics, move_average
 from ml.batches import batches, seed_of
 from ml.checkpoint import (
     TrainingResult,
@@ -41,6 +42,9 @@ from ml.models import FaceNetwork, build_network
 from ml.preprocessing import normalise
 from ml.starting import StartError, start_from
 from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
+
+_STATISTICS_BATCHES: Final = 60
+"""Some thousand faces."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -216,13 +220,15 @@ def _train(
             torch.autograd.backward(loss)
             optimiser.step()
             steps += 1
-            _move_average(average, network, config.ema_decay, steps)
+            move_average(average, network, config.ema_decay, steps)
             total_loss += float(loss.detach())
             on_batch(number + 1, per_epoch)
         if not math.isfinite(total_loss):
             raise TrainingError(
                 "The loss is no number any more. Lower the learning rate."
             )
+        if epoch + 1 == config.epochs:
+            measure_statistics(average, _plain_batches(config, train_faces, device))
         logits_v = predict_logits(average, validation_faces, device, bf16)
         loss_v, accuracy, f1 = _judge(logits_v, validation_faces)
         record = EpochRecord(
@@ -243,6 +249,24 @@ def _train(
         if _agreed(stop(), world):
             break
     return TrainingResult(average.cpu().eval(), config, history)
+
+
+def _plain_batches(
+    config: TrainConfig, faces: FaceSet, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Varied faces, none mixed with another, the same for all processes."""
+    unmixed = replace(config, mixup_share=0.0, cutmix_share=0.0)
+    prepared = batches(
+        unmixed,
+        faces,
+        config.epochs,
+        rank=0,
+        world_size=1,
+        batch_size=config.batch_size,
+        count=max(1, min(_STATISTICS_BATCHES, len(faces) // config.batch_size)),
+    )
+    for pixels, _, _ in prepared:
+        yield pixels.to(device, memory_format=torch.channels_last)
 
 
 def soft_loss(
@@ -323,23 +347,6 @@ def _parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
         {"params": matrices, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-
-
-@torch.no_grad()
-def _move_average(
-    average: nn.Module, network: nn.Module, decay: float, steps: int
-) -> None:
-    """Exponential average of weights and statistics; young runs forget faster."""
-    decay = min(decay, (1 + steps) / (10 + steps))
-    ours = list(average.state_dict().values())
-    theirs = list(network.state_dict().values())
-    floats = [i for i, value in enumerate(ours) if value.is_floating_point()]
-    torch._foreach_lerp_(
-        [ours[i] for i in floats], [theirs[i] for i in floats], 1 - decay
-    )
-    for value, other in zip(ours, theirs, strict=True):
-        if not value.is_floating_point():
-            value.copy_(other)
 
 
 def _wants_bf16(config: TrainConfig, device: torch.device) -> bool:
