@@ -75,10 +75,10 @@ MILD: Final = AugmentationConfig(
     shift=0.035,
     shear=0.03,
     light_share=0.25,
-    blur_share=0.12,
+    blur_share=0.2,
     noise_share=0.12,
-    resolution_share=0.12,
-    jpeg_share=0.08,
+    resolution_share=0.15,
+    jpeg_share=0.12,
     erase_share=0.12,
 )
 """For a network that has learned from strongly varied faces already."""

@@ -168,14 +168,19 @@ def _mobile(config: ModelConfig) -> Body:
     return mobile_body(config.channels, scale=2), MOBILE_WIDTHS[-1]
 
 
-def _mobile_large(config: ModelConfig) -> Body:
+def _mobile_large(config: ModelConfig, scale: float = 3) -> Body:
     """The same on more pixels: slower, and more accurate."""
-    return mobile_body(config.channels, 3, fixed_blocks=3), MOBILE_WIDTHS[-1]
+    return mobile_body(config.channels, scale, fixed_blocks=3), MOBILE_WIDTHS[-1]
+
+
+def _mobile_192(config: ModelConfig) -> Body:
+    return _mobile_large(config, scale=4)
 
 
 _TWINS: Final = {
     "twin": ("recognition", "final"),
     "twin-mobile": ("mobile-large", "final"),
+    "twin-mobile-192": ("mobile-192", "final"),
 }
 """Bodies that learned apart err on different faces, and their mean on fewer."""
 
@@ -257,5 +262,6 @@ ARCHITECTURES: Final[dict[str, Callable[[ModelConfig], Body]]] = {
     "recognition-large": _recognition_large,
     "mobile": _mobile,
     "mobile-large": _mobile_large,
+    "mobile-192": _mobile_192,
     **dict.fromkeys(_TWINS, _twin),
 }

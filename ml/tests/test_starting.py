@@ -54,7 +54,11 @@ def test_exported_model_goes_on_with_its_four_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "other"),
-    [("twin", "recognition"), ("twin-mobile", "mobile-large")],
+    [
+        ("twin", "recognition"),
+        ("twin-mobile", "mobile-large"),
+        ("twin-mobile-192", "mobile-192"),
+    ],
 )
 def test_twin_starts_as_the_mean_of_its_two_networks(
     architecture: str, other: str, tmp_path: Path
