@@ -139,7 +139,7 @@ def run(name: str, size: Size) -> str:
             return chaos.check()
         except BaseException:
             visitors.stop()
-            tail = "\n".join(stack.output.splitlines()[-60:])
+            tail = "\n".join(stack.output.splitlines()[-400:])
             print(f"--- the site's last lines\n{tail}", flush=True)
             raise
 
