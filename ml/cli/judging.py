@@ -21,7 +21,7 @@ from ml.cli.base import (
     warn_of_unreadable,
 )
 from ml.consensus import NO_LABEL, agreement
-from ml.data import FaceSet, Split, find_layout, load_split
+from ml.data import FaceSet, LabelSource, Split, find_layout, load_split
 from ml.detection import FaceDetector
 from ml.evaluate import EvalReport, evaluate_model, one_person_accuracy
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
@@ -152,6 +152,20 @@ def _print_report(report: EvalReport, title: str) -> None:
     )
 
 
+def _read(
+    model: Path, data: Path, split: SplitName, labels: Labels | None
+) -> tuple[EmotionClassifier, FaceSet, LabelSource]:
+    """The model, the faces of a split as it takes them, and whose labels count."""
+    classifier = EmotionClassifier.load(model)
+    layout = find_layout(data, [split.value])
+    source = label_source(layout, labels)
+    with progress_bars() as progress:
+        faces = load_split(
+            layout, split.value, classifier.manifest.input, progress=progress
+        )
+    return classifier, faces, source
+
+
 def robustness(
     data: DataOption,
     split: Annotated[SplitName, typer.Option(help="Which part.")] = SplitName.TEST,
@@ -162,13 +176,7 @@ def robustness(
     """Measure what blur, noise, darkness, tilt, distance and compression cost."""
     from ml.robustness import measure_robustness
 
-    classifier = EmotionClassifier.load(model)
-    layout = find_layout(data, [split.value])
-    source = label_source(layout, labels)
-    with progress_bars() as progress:
-        faces = load_split(
-            layout, split.value, classifier.manifest.input, progress=progress
-        )
+    classifier, faces, source = _read(model, data, split, labels)
     losses = measure_robustness(classifier, faces, source)
     if as_json:
         print(json.dumps({name: asdict(loss) for name, loss in losses.items()}))
@@ -194,13 +202,8 @@ def framing(
     """Measure which margin around a found face reads best."""
     from ml.framing import measure_framing
 
-    classifier = EmotionClassifier.load(model)
-    layout = find_layout(data, [split.value])
-    source = label_source(layout, labels)
+    classifier, faces, source = _read(model, data, split, labels)
     with progress_bars() as progress:
-        faces = load_split(
-            layout, split.value, classifier.manifest.input, progress=progress
-        )
         report = measure_framing(
             classifier,
             faces,
