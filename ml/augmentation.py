@@ -3,13 +3,14 @@
 Works on uint8 crops and gives uint8 crops back, so that what follows is the one
 ``ml.preprocessing.normalise`` that serving calls, too. What is imitated: the frame
 that a detector sets a little differently, tilt, distance, light, cheap cameras and
-messengers, a hand or hair before the face.
+messengers, a hand or hair before the face, words written across it.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import string
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -51,6 +52,9 @@ class AugmentationConfig:
     jpeg_quality: tuple[int, int] = (8, 50)
     erase_share: float = 0.3
     erase_area: tuple[float, float] = (0.02, 0.2)
+    text_share: float = 0.08
+    text_height: tuple[float, float] = (0.12, 0.3)
+    """In crop sides."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -62,6 +66,7 @@ class AugmentationConfig:
             "resolution_share",
             "jpeg_share",
             "erase_share",
+            "text_share",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]")
@@ -69,8 +74,8 @@ class AugmentationConfig:
 
 STRONG: Final = AugmentationConfig()
 MILD: Final = AugmentationConfig(
-    moved_share=0.5,
-    rotate_degrees=8.0,
+    moved_share=0.6,
+    rotate_degrees=10.0,
     scale_log=0.08,
     shift=0.035,
     shear=0.03,
@@ -95,6 +100,7 @@ def augment(
     faces = _coarsen(faces, config, generator)
     faces = _noise(faces, config, generator)
     faces = _erase(faces, config, generator)
+    faces = _write(faces, config, generator)
     out = faces.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     return _compress(out.contiguous().numpy(), config, generator)
 
@@ -238,6 +244,40 @@ def _erase(
         strict=True,
     ):
         faces[row, :, top : top + height, left : left + width] = grey
+    return faces
+
+
+def _write(
+    faces: torch.Tensor, config: AugmentationConfig, generator: torch.Generator
+) -> torch.Tensor:
+    """Words across the face, seen through, as agencies mark their pictures."""
+    side = faces.shape[-1]
+    rows = _chosen(len(faces), config.text_share, generator)
+    count = len(rows)
+    heights = _uniform(count, *config.text_height, generator) * side
+    opacities = _uniform(count, 0.25, 0.9, generator)
+    greys = (torch.rand(count, generator=generator) < 0.7).float() * 255
+    places = torch.rand(count, 2, generator=generator)
+    letters = torch.randint(len(string.ascii_letters), (count, 8), generator=generator)
+    for row, height, opacity, grey, (left, top), word in zip(
+        rows.tolist(),
+        heights.tolist(),
+        opacities.tolist(),
+        greys.tolist(),
+        places.tolist(),
+        letters.tolist(),
+        strict=True,
+    ):
+        # The word begins up to half a side before the face, and may be cut by it.
+        mask = Image.new("L", (side, side))
+        ImageDraw.Draw(mask).text(
+            ((left - 0.5) * side, top * (side - height)),
+            "".join(string.ascii_letters[letter] for letter in word),
+            fill=255,
+            font=ImageFont.load_default(round(height)),
+        )
+        cover = torch.from_numpy(np.array(mask, np.float32) / 255) * opacity
+        faces[row] = faces[row] * (1 - cover) + grey * cover
     return faces
 
 

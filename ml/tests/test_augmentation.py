@@ -27,6 +27,7 @@ STILL = AugmentationConfig(
     resolution_share=0,
     jpeg_share=0,
     erase_share=0,
+    text_share=0,
 )
 
 
@@ -64,6 +65,7 @@ def test_the_given_crops_stay_as_they_are() -> None:
         {"resolution_share": 1.0},
         {"jpeg_share": 1.0},
         {"erase_share": 1.0},
+        {"text_share": 1.0},
     ],
 )
 def test_each_change_alters_nearly_every_face_a_little(

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from ml.calibrate import fit_temperature
 from ml.checkpoint import CHECKPOINT_FILE, average_runs, load_result
-from ml.export import export_result
+from ml.evaluate import read_set
+from ml.export import calibrate_as_met, export_result
 from ml.inference import EmotionClassifier
 from ml.models import ModelConfig
 from ml.tests.faces import draw_set
@@ -56,9 +58,16 @@ def test_drawn_faces_are_learnt_exported_and_read(tmp_path: Path) -> None:
         result, path, validation, version="tiny", measured_on={"test": test}
     )
     assert manifest.metrics["test"]["consensus"]["accuracy"] > 0.9
-    reading = EmotionClassifier.load(path).read_crops(test.crops)
+    classifier = EmotionClassifier.load(path)
+    reading = classifier.read_crops(test.crops)
     correct = reading.logits.argmax(axis=1) == test.folder_labels
     assert correct.mean() == manifest.metrics["test"]["consensus"]["accuracy"]
+    # It has seen no blurred or darkened face: what it says of those counts, too.
+    assert manifest.calibration == calibrate_as_met(classifier, validation, "consensus")
+    as_they_are = fit_temperature(
+        read_set(classifier, validation.crops), validation.consensus
+    )
+    assert manifest.calibration.temperature > 1.2 * as_they_are
 
 
 def test_stopped_run_ends_where_the_unbroken_one_does(tmp_path: Path) -> None:
