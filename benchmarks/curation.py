@@ -1,28 +1,31 @@
-"""What the simulations of curation share: the data, the votes, the report."""
+"""What the simulations of curation share: the data, the votes, the order."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.report import DOCS
 from ml.consensus import NO_LABEL, VERDICTS, VOTE_COLUMNS
 from ml.data import FaceSet, Split, find_layout, load_split
 from ml.inference import EmotionClassifier
+from webapp.curation.order import ORDERS, Signals
 
 IntArray = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-REPORT: Final = ROOT / "docs" / "curation.md"
-PICTURES: Final = ROOT / "docs" / "pictures"
+REPORT: Final = DOCS / "curation.md"
 _BATCH: Final = 256
+
+
+FLAGGED_WRONG, FLAGGED_RIGHT = 0.25, 0.01
+"""Shares of the faces on which a visitor says something, by whether the model errs."""
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -98,23 +101,27 @@ def probabilities_of(classifier: EmotionClassifier, faces: FaceSet) -> Float64Ar
     return np.array(rows)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def in_order(
+    name: str,
+    probabilities: Float64Array | Float32Array,
+    wrong: npt.NDArray[np.bool_],
+    drawn: Float64Array,
+    chance: Float64Array,
+) -> list[float]:
+    """What an order of the queue makes of (N, 4) answers, ``wrong`` (N,) or not.
 
-
-def model_line(classifier: EmotionClassifier) -> str:
-    """With which model it was measured."""
-    return f"Measured with {classifier.manifest.version}."
-
-
-def put(name: str, text: str, page: Path = REPORT) -> None:
-    """Replace what stands between the marks of a command in a page of docs."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    report = page.read_text(encoding="utf-8")
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(report):
-        raise SystemExit(f"{page} has no place for {name}.")
-    fresh = pattern.sub(lambda _: f"{begin}\n{text}\n{end}", report)
-    page.write_text(fresh, encoding="utf-8")
+    ``drawn`` (N,), in [0, 1), decides who is flagged; ``chance`` (N,) is the order's.
+    """
+    flagged = drawn < np.where(wrong, FLAGGED_WRONG, FLAGGED_RIGHT)
+    return [
+        ORDERS[name](
+            Signals(
+                reason="flag" if flag else "suspect",
+                probabilities=tuple(row),
+                votes=0,
+                flags=int(flag),
+                chance=float(luck),
+            )
+        )
+        for row, flag, luck in zip(probabilities, flagged, chance, strict=True)
+    ]

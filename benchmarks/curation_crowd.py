@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import curation
 from benchmarks.curation import Float64Array, IntArray
+from benchmarks.report import PICTURES, model_line, put
 from ml.consensus import NO_LABEL, VERDICTS, decide, weigh_votes
 from ml.consensus import _model_voice as translate
 from ml.figures import to_png
@@ -138,7 +139,7 @@ def main() -> None:
                 "-" if bad == 0 else ("yes" if (table[:, 7] > 0).all() else "no"),
             ]
         )
-    text = curation.table(
+    text = table(
         [
             "bad annotators",
             "majority is right",
@@ -173,7 +174,7 @@ def main() -> None:
                 f"{np.median(found) * GOLD_EVERY:.0f}" if found else "-",
             ]
         )
-    gold = curation.table(
+    gold = table(
         ["annotator", "paused", "after gold answers", "after faces, about"], gold_rows
     )
     print(text, gold, sep="\n\n")
@@ -204,9 +205,13 @@ def main() -> None:
     axes.set_ylim(50, 100)
     axes.legend(loc="lower left", fontsize=8)
     axes.grid(axis="y", alpha=0.3)
-    curation.PICTURES.mkdir(exist_ok=True)
-    (curation.PICTURES / "curation-crowd.png").write_bytes(to_png(figure))
-    curation.put("crowd", f"{text}\n\n{gold}\n\n{curation.model_line(classifier)}")
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / "curation-crowd.png").write_bytes(to_png(figure))
+    put(
+        "crowd",
+        f"{text}\n\n{gold}\n\n{model_line(classifier.manifest)}",
+        curation.REPORT,
+    )
 
 
 if __name__ == "__main__":

@@ -27,18 +27,18 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks import curation
 from benchmarks.curation import Float64Array, IntArray
+from benchmarks.report import PICTURES, model_line, put, table
 from ml.consensus import NO_LABEL
 from ml.figures import to_png
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
-from webapp.curation.order import ORDERS, Signals
+from webapp.curation.order import ORDERS
 
 SEEDS: Final = 10
 KNOWN: Final = 200
 SPENT: Final = 1000
 STEP: Final = 100
 POOL: Final = 6000
-FLAGGED_WRONG, FLAGGED_RIGHT = 0.25, 0.01
 COLOURS: Final = {
     "teaches_most": "#0b6a56",
     "flags_first": "#d98c00",
@@ -90,19 +90,7 @@ def run(
             break
         said = say(head, features[pool])
         wrong = said.argmax(axis=1) != labels[pool]
-        flagged = flags_drawn[pool] < np.where(wrong, FLAGGED_WRONG, FLAGGED_RIGHT)
-        worth = [
-            ORDERS[name](
-                Signals(
-                    reason="flag" if flag else "suspect",
-                    probabilities=tuple(row),
-                    votes=0,
-                    flags=int(flag),
-                    chance=float(chance[face]),
-                )
-            )
-            for face, row, flag in zip(pool, said, flagged, strict=True)
-        ]
+        worth = curation.in_order(name, said, wrong, flags_drawn[pool], chance[pool])
         chosen = {pool[i] for i in np.argsort(worth)[::-1][:STEP]}
         labelled += [face for face in chosen if labels[face] != NO_LABEL]
         pool = [face for face in pool if face not in chosen]
@@ -150,7 +138,7 @@ def main() -> None:
     ]
     # The mean over all steps: what an order is worth at whatever point one stops.
     gain = (curves[chosen] - curves["by_chance"])[:, 1:, 1].mean(axis=1)
-    text = curation.table(header, rows) + (
+    text = table(header, rows) + (
         f"\n\nValidation chooses `{chosen}`. On test, `{chosen}` over `by_chance`, "
         f"mean of the ten steps: {100 * gain.mean():+.2f} points (standard deviation "
         f"{100 * gain.std():.2f} over {SEEDS} draws, {int((gain > 0).sum())} of "
@@ -172,9 +160,13 @@ def main() -> None:
     axes.set_ylabel("accuracy on test, %")
     axes.legend()
     axes.grid(alpha=0.3)
-    curation.PICTURES.mkdir(exist_ok=True)
-    (curation.PICTURES / "curation-queue-order.png").write_bytes(to_png(figure))
-    curation.put("queue-order", f"{text} {curation.model_line(classifier)}")
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / "curation-queue-order.png").write_bytes(to_png(figure))
+    put(
+        "queue-order",
+        f"{text} {model_line(classifier.manifest)}",
+        curation.REPORT,
+    )
 
 
 if __name__ == "__main__":

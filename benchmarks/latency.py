@@ -33,19 +33,18 @@ from typing import Any, Final
 
 from PIL import Image
 
+from benchmarks.report import DOCS, model_line, put
 from ml.detection import FaceDetector
 from ml.images import decode_image
 from ml.inference import EmotionClassifier
 from ml.preprocessing import crop_faces
 from tests.pictures import as_form, astronaut, encode
-from tests.stack import ROOT, Stack
+from tests.stack import Stack
 
 STORED_MAX_SIDE_PX: Final = 1920
 """As in ``webapp.photos.services.intake``, which needs a configured Django."""
 
-REPORT: Final = ROOT / "docs" / "performance.md"
-BEGIN: Final = "<!-- make bench: begin -->"
-END: Final = "<!-- make bench: end -->"
+REPORT: Final = DOCS / "performance.md"
 AT_ONCE: Final = 8
 TIMEOUT_SECONDS: Final = 60.0
 
@@ -105,6 +104,7 @@ class Networks:
     def __init__(self) -> None:
         self._detector = FaceDetector()
         self._classifier = EmotionClassifier.load()
+        self.model = self._classifier.manifest
 
     def photo(self, image: bytes) -> float:
         """Seconds from bytes to probabilities."""
@@ -231,14 +231,6 @@ def machine() -> str:
     )
 
 
-def write_report(text: str) -> None:
-    """Put the text between the markers of ``docs/performance.md``."""
-    page = REPORT.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    REPORT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60, help="one photo at a time")
@@ -268,10 +260,10 @@ def main() -> None:
             rows[name, 1] = measure_single(stack, networks, image, options.rounds)
             rounds = max(options.rounds // AT_ONCE, 2)
             rows[name, AT_ONCE] = measure_burst(stack, networks, image, rounds)
-    text = f"{table(rows)}\n\nMilliseconds on {machine()}."
+    text = f"{table(rows)}\n\nMilliseconds on {machine()}. {model_line(networks.model)}"
     print(text)
     if options.write:
-        write_report(text)
+        put("make bench", text, REPORT)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageFilter
 
-from benchmarks.curation import PICTURES, ROOT, IntArray, put, table
+from benchmarks.curation import IntArray, in_order
+from benchmarks.report import DOCS, PICTURES, put, table
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, find_layout, load_for_training, load_split
 from ml.figures import to_png
@@ -49,20 +50,18 @@ from ml.labels import EMOTIONS
 from ml.manifest import InputSpec
 from ml.preprocessing import UInt8Array
 from ml.retraining import SAMPLE, load_retraining, refit_head
-from webapp.curation.order import ORDERS, Signals
 
 if TYPE_CHECKING:
     # Torch is loaded where whole networks are trained, and there alone.
     from ml.models import FaceNetwork
     from ml.train_config import TrainConfig
 
-REPORT: Final = ROOT / "docs" / "retraining.md"
+REPORT: Final = DOCS / "retraining.md"
 SPENT: Final = (0, 250, 500, 1000, 2000)
 SHIFTED: Final = (0, 50, 100, 250, 500, 1000)
 SHIFTED_WHOLE: Final = (0, 250, 1000)
 """Where the whole network is trained, too: minutes each."""
 SEEDS: Final = 5
-FLAGGED_WRONG, FLAGGED_RIGHT = 0.25, 0.01
 COMPARED: Final = ("teaches_most", "by_chance")
 SHIFT_COLOURS: Final = {"new": "#d98c00", "old": "#0b6a56"}
 COLOURS: Final = {"teaches_most": "#0b6a56", "by_chance": "#6b7280"}
@@ -85,19 +84,7 @@ def order_of(
     generator = np.random.default_rng(seed)
     chance, drawn = generator.random((2, len(truth)))
     wrong = probabilities.argmax(axis=1) != truth
-    flagged = drawn < np.where(wrong, FLAGGED_WRONG, FLAGGED_RIGHT)
-    worth = [
-        ORDERS[name](
-            Signals(
-                reason="flag" if flag else "suspect",
-                probabilities=tuple(row),
-                votes=0,
-                flags=int(flag),
-                chance=float(luck),
-            )
-        )
-        for row, flag, luck in zip(probabilities, flagged, chance, strict=True)
-    ]
+    worth = in_order(name, probabilities, wrong, drawn, chance)
     return np.argsort(worth, kind="stable")[::-1].astype(np.int64)
 
 

@@ -31,13 +31,12 @@ from typing import Final
 
 from benchmarks.latency import REPORT, Networks, cores, machine
 from benchmarks.load import Site, measure_capacity
+from benchmarks.report import model_line, put
 from tests.pictures import as_form, astronaut, encode
 from tests.stack import ROOT, Stack
 
 AT_ONCE: Final = 8
 START_LIMIT_SECONDS: Final = 90.0
-BEGIN: Final = "<!-- make bench-servers: begin -->"
-END: Final = "<!-- make bench-servers: end -->"
 WANTED: Final = {"networks alone": 0.7, "FastAPI": 0.85, "LitServe": 1.0}
 """What the site's throughput should be of each."""
 
@@ -225,14 +224,12 @@ def main() -> None:
     )
     text = (
         f"{table(figures)}\n\nMedians of {options.rounds} rounds of "
-        f"{options.seconds:g} s, a 512 x 512 JPEG, on {machine()}.{busy}"
+        f"{options.seconds:g} s, a 512 x 512 JPEG, on {machine()}.{busy} "
+        f"{model_line(Networks().model)}"
     )
     print(text)
     if options.write:
-        page = REPORT.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        _, after = rest.split(END)
-        REPORT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        put("make bench-servers", text, REPORT)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ quietly do without it.
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import onnxruntime as ort
 
 from ml.manifest import ModelFileError
 
 Provider = Literal["auto", "cpu", "cuda"]
-PROVIDERS: Final[tuple[str, ...]] = get_args(Provider)
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -44,9 +45,11 @@ class Labels(StrEnum):
     CONSENSUS = "consensus"
 
 
-def say_next(wrote: Path, command: str) -> None:
-    """What was written, and the command that takes it, in one line to be copied."""
-    console.print(f"Wrote {wrote}. Next: python -m ml {command}", soft_wrap=True)
+def say_next(wrote: Path, *words: str | Path) -> None:
+    """What was written, and the command that takes it, in one line to be
+    copied; what is in capitals is to be named."""
+    command = shlex.join(["python", "-m", "ml", *map(str, words)])
+    console.print(f"Wrote {wrote}. Next: {command}", highlight=False, soft_wrap=True)
 
 
 def fail(sentence: str) -> NoReturn:

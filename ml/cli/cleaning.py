@@ -94,7 +94,8 @@ def clean(
                 highlight=False,
                 soft_wrap=True,
             )
-    say_next(out, f"train --manifest {out}/cleaned.csv")
+    manifest = out / "cleaned.csv"
+    say_next(out, "train", "--data", data, "--manifest", manifest, "--run", "RUN")
 
 
 def _refuse_inside(out: Path, layout: Layout) -> None:

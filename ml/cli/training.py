@@ -173,7 +173,11 @@ def train(
     write_atomically(
         run / "curves.png", figures.to_png(figures.curves({architecture: rows}))
     )
-    say_next(run, f"export --run {run}")
+    say_next(
+        run,
+        *("export", "--data", data, "--run", run),
+        *("--out", "NAME.onnx", "--version", "NAME"),
+    )
 
 
 def export(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from ml.augmentation import MILD
 from ml.cli import main
 from ml.consensus import NO_LABEL
 from ml.inference import SHIPPED_MODEL
@@ -156,7 +157,7 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
     )
     ml("export", "--data", root, "--run", run, "--run", tmp_path / "mild", *exported)
     (other,) = load_manifest(model).training["averaged_with"]
-    assert other["augmentation"]["moved_share"] == 0.5
+    assert other["augmentation"]["moved_share"] == MILD.moved_share
     changed = ("--epochs", "3", *options)
     done = ml("train", "--data", root, "--run", run, *changed, code=2)
     assert "another config" in done.stderr
