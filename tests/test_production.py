@@ -247,7 +247,9 @@ def test_cookies_and_headers_are_those_of_a_public_site(stack: Stack) -> None:
 
     assert response.status == 200
     assert "max-age=31536000" in response.headers["Strict-Transport-Security"]
-    for cookie in response.headers.get_all("Set-Cookie") or []:
+    cookies = response.headers.get_all("Set-Cookie")
+    assert cookies
+    for cookie in cookies:
         assert "Secure" in cookie
         assert "HttpOnly" in cookie
     assert "unsafe" not in response.headers["Content-Security-Policy"]

@@ -1,24 +1,7 @@
 from django.contrib import admin
-from django.http import HttpRequest
 
+from webapp.core.admin import ReadOnlyAdmin
 from webapp.registry.models import ModelVersion, Promotion
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Rows that only services write."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(
-        self, request: HttpRequest, obj: object | None = None
-    ) -> bool:
-        return False
-
-    def has_delete_permission(
-        self, request: HttpRequest, obj: object | None = None
-    ) -> bool:
-        return False
 
 
 @admin.register(ModelVersion)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, QuerySet
@@ -23,7 +22,6 @@ from webapp.training.models import (
     DriftReading,
     FaceComparison,
     GateOutcome,
-    RunLine,
     RunState,
     Shadow,
     SnapshotFace,
@@ -77,11 +75,6 @@ def get_run(*, number: int) -> TrainingRun:
     if run is None:
         raise NotFound(f"There is no run {number}.")
     return run
-
-
-def run_lines(*, run: TrainingRun, after: int = 0) -> QuerySet[RunLine]:
-    """The log, from after the line with that key on."""
-    return RunLine.objects.filter(run=run, pk__gt=after)
 
 
 def seconds_left(*, run: TrainingRun, now: datetime) -> float | None:
@@ -210,12 +203,6 @@ def drift_readings(*, days: int = 30) -> list[DriftReading]:
         return []
     rows = DriftReading.objects.filter(model_version=champion).order_by("-day")
     return list(reversed(rows[:days]))
-
-
-def drift_warnings() -> list[dict[str, Any]]:
-    """The measures of the latest reading that are past their threshold."""
-    latest = drift_readings(days=1)
-    return [row for reading in latest for row in reading.measures if row["warns"]]
 
 
 def trained_step(*, flag: Correction) -> Step | None:

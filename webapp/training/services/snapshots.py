@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from django.db import transaction
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from PIL import Image
 
@@ -198,11 +198,6 @@ def decode_crop(png: bytes, spec: InputSpec) -> UInt8Array:
     if image.size != size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(*size, spec.channels)
-
-
-def next_number() -> int:
-    """The number that the next snapshot would have."""
-    return (DatasetSnapshot.objects.aggregate(most=Max("number"))["most"] or 0) + 1
 
 
 def _pixels(crop: UInt8Array | None) -> UInt8Array:

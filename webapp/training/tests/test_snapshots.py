@@ -130,7 +130,9 @@ def test_near_duplicates_are_never_on_both_sides(labeller: Labeller) -> None:
 
     crops = {bytes(row.face.crop): row.split for row in before.faces.all()}  # type: ignore[union-attr]
     assert set(crops.values()) == {"train", "evaluation"}
-    for row in snapshot.faces.filter(face_key__in=twins):
+    rows = snapshot.faces.filter(face_key__in=twins)
+    assert len(rows) == len(twins)
+    for row in rows:
         assert row.split == crops[noise(twins[row.face_key])]
 
 
