@@ -109,6 +109,7 @@ def refusing_damage(run_dir: Path) -> Iterator[None]:
 def write_checkpoint(
     run_dir: Path,
     config: TrainConfig,
+    origin: dict[str, str],
     network: nn.Module,
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -116,12 +117,14 @@ def write_checkpoint(
     steps: int,
 ) -> None:
     """All that going on needs, whole or not at all; curves and config beside it are
-    for people. Raises ``OSError``."""
+    for people. ``origin`` are digests of what else the run follows from. Raises
+    ``OSError``."""
     rows = json.dumps([asdict(record) for record in history])
     buffer = io.BytesIO()
     torch.save(
         {
             "config": json.dumps(config.to_dict()),
+            "origin": json.dumps(origin),
             "history": rows,
             "steps": steps,
             "network": network.state_dict(),

@@ -40,7 +40,14 @@ from ml.data import (
 from ml.detection import FaceDetector
 from ml.duplicates import Groups, near_duplicates, thumbnails
 from ml.evaluate import read_set
-from ml.images import FORMATS, ImageRefused, decode_image, read_file, read_header
+from ml.images import (
+    FORMATS,
+    ImageRefused,
+    ImageTooLarge,
+    decode_image,
+    read_file,
+    read_header,
+)
 from ml.inference import EmotionClassifier, softmax
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
@@ -67,8 +74,7 @@ _MIN_EMOTION_SHARE: Final = 0.3
 """A face on which fewer votes fell on the four emotions does not train."""
 
 _SUFFIXES: Final = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jfi"), ("JPEG", "MPO")),
     ".png": ("PNG",),
     ".webp": ("WEBP",),
     ".avif": ("AVIF",),
@@ -94,7 +100,8 @@ class Kind(StrEnum):
 EXPLANATIONS: Final[dict[Kind, str]] = {
     Kind.UNREADABLE: "Damaged, empty or too large to be opened. Left out.",
     Kind.WRONG_FORMAT: (
-        "Not what the name's ending says. Left out where it is no picture at all."
+        "Not what the name's ending says, or of a kind that is not read. Left out "
+        "where it is no picture that can be read."
     ),
     Kind.FLAT: "Hardly any contrast: nothing can be seen. Left out.",
     Kind.NO_FACE: "No face was found. Left out where people said so, too.",
@@ -104,7 +111,8 @@ EXPLANATIONS: Final[dict[Kind, str]] = {
         "before train."
     ),
     Kind.CONTRADICTING_DUPLICATE: (
-        "The same face under two labels. The label is shared out between them."
+        "The same face under two labels. Within a split the one that is kept has "
+        "both, by halves; across splits it keeps its own."
     ),
     Kind.SUSPECT_LABEL: (
         "A model that was not fitted on this face expects another label. The model's "
@@ -237,7 +245,7 @@ class SuspicionMeasure:
 def measure_suspicion(
     result: CleaningResult, layout: Layout
 ) -> dict[Split, SuspicionMeasure]:
-    """Judge a cleaning that did not look at the votes by them."""
+    """Judge a cleaning that did not look at the votes by them. Raises ``DataError``."""
     from sklearn.metrics import roc_auc_score
 
     votes = _votes(layout, result.faces.files)
@@ -328,14 +336,17 @@ def _look_at(
         leave_out(Kind.UNREADABLE, error.strerror or str(error))
         return
     header = read_header(data)
-    if data and header is None:
-        kind = Kind.WRONG_FORMAT if not _looks_cut(data) else Kind.UNREADABLE
-        leave_out(kind, f"no picture of {', '.join(FORMATS)}")
-        return
     try:
         photo = decode_image(data).pixels
     except ImageRefused as error:
-        leave_out(Kind.UNREADABLE, f"{error.code}: {error}")
+        if (
+            data
+            and header is None
+            and not (isinstance(error, ImageTooLarge) or _looks_cut(data))
+        ):
+            leave_out(Kind.WRONG_FORMAT, f"no picture of {', '.join(FORMATS)}")
+        else:
+            leave_out(Kind.UNREADABLE, f"{error.code}: {error}")
         return
     suffix = path.suffix.lower()
     if header and header.format not in _SUFFIXES.get(suffix, ()):
@@ -436,8 +447,8 @@ def _expected(
     progress: Progress | None,
 ) -> Float64Array:
     """(N, 4) probabilities by something that was not fitted on the face itself."""
-    counts = np.bincount(labels, minlength=len(EMOTIONS))
-    if judge == "model" or len(labels) < _MIN_FACES_FOR_FOLDS or counts.min() < FOLDS:
+    apart = [len(np.unique(groups[labels == i])) for i in range(len(EMOTIONS))]
+    if judge == "model" or len(labels) < _MIN_FACES_FOR_FOLDS or min(apart) < FOLDS:
         # Too few faces to fit anything on: the classifier's own word.
         advance = progress("Reading faces", len(crops)) if progress else None
         logits = read_set(classifier, crops, advance)

@@ -2,13 +2,16 @@
 
 Each entry gets the same minutes. How many epochs those are is measured once and
 written down, so that a comparison that was stopped goes on with the same plan, and
-the same plan gives the same numbers.
+the same plan gives the same numbers. A folder that holds a comparison of other data or
+settings is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from ml import figures
-from ml.data import FaceSet, LabelSource
+from ml.data import DataError, FaceSet, LabelSource
 from ml.export import export_result
 from ml.inference import EmotionClassifier
 from ml.manifest import write_atomically
@@ -81,7 +84,8 @@ def compare(
     """Train and judge every entry that has no result yet; write the table.
 
     ``load(channels)`` gives train, validation and test. ``base`` decides all but
-    network, epochs and batch. Returns the rows in the entries' order.
+    network, epochs and batch. Returns the rows in the entries' order. Raises
+    ``DataError`` where ``out`` holds results of other data or settings.
     """
     seconds = budget_minutes * 60 / len(entries)
     rows: list[dict[str, Any]] = []
@@ -89,14 +93,15 @@ def compare(
     for entry in entries:
         folder = out / entry.name
         result_path = folder / RESULT_FILE
+        if entry.channels not in loaded:
+            loaded = {entry.channels: load(entry.channels)}
+        train_faces, validation, test = loaded[entry.channels]
+        basis = _basis(entry, base, loaded[entry.channels], seconds, source)
+        config = _planned(entry, base, train_faces, folder, seconds, basis)
         if result_path.is_file():
             rows.append(json.loads(result_path.read_text()))
             say(f"{entry.name}: done before")
             continue
-        if entry.channels not in loaded:
-            loaded = {entry.channels: load(entry.channels)}
-        train_faces, validation, test = loaded[entry.channels]
-        config = _planned(entry, base, train_faces, folder, seconds)
         say(
             f"{entry.name}: {config.epochs} epochs of "
             f"{config.faces_per_epoch or len(train_faces)} faces"
@@ -109,8 +114,33 @@ def compare(
     return rows
 
 
+def _basis(
+    entry: Entry,
+    base: TrainConfig,
+    sets: Sequence[FaceSet],
+    seconds: float,
+    source: LabelSource,
+) -> dict[str, Any]:
+    """What a result holds for: another basis makes another one."""
+    return {
+        "data": [faces.digest() for faces in sets],
+        "labels": source,
+        "seed": base.seed,
+        # To the second: the same share of a larger budget for more networks.
+        "seconds": round(seconds),
+        "start": hashlib.sha256(entry.weights.read_bytes()).hexdigest()
+        if entry.weights
+        else "",
+    }
+
+
 def _planned(
-    entry: Entry, base: TrainConfig, faces: FaceSet, folder: Path, seconds: float
+    entry: Entry,
+    base: TrainConfig,
+    faces: FaceSet,
+    folder: Path,
+    seconds: float,
+    basis: dict[str, Any],
 ) -> TrainConfig:
     """The entry's config with as many epochs as the time allows."""
     config = replace(
@@ -125,6 +155,11 @@ def _planned(
     plan_path = folder / PLAN_FILE
     if plan_path.is_file():
         plan = json.loads(plan_path.read_text())
+        if plan.get("basis") != basis:
+            raise DataError(
+                f"{folder} holds a comparison of other data, labels, weights, seed or "
+                "budget. Give another --out."
+            )
     else:
         per_face = _seconds_per_face(config, faces, folder)
         affordable = seconds * 0.9 / per_face
@@ -135,6 +170,7 @@ def _planned(
                 config.batch_size, min(len(faces), math.floor(affordable / epochs))
             ),
             "seconds_per_face": per_face,
+            "basis": basis,
         }
         write_atomically(plan_path, json.dumps(plan).encode())
     return replace(
@@ -145,16 +181,12 @@ def _planned(
 def _seconds_per_face(config: TrainConfig, faces: FaceSet, folder: Path) -> float:
     """Measured on a few batches, the first of which only warms up."""
     few = faces.take(np.arange(min(len(faces), _TRIAL_BATCHES * config.batch_size)))
-    trial = replace(config, epochs=2)
-    spent: list[float] = []
-    train(
-        trial,
-        few,
-        few.take(np.arange(1)),
-        folder / "trial",
-        on_epoch=lambda record: spent.append(record.duration_seconds),
-    )
-    return spent[-1] / len(few)
+    trial = folder / "trial"
+    # Of one that was stopped nothing is of use.
+    shutil.rmtree(trial, ignore_errors=True)
+    timed = train(replace(config, epochs=2), few, few.take(np.arange(1)), trial)
+    shutil.rmtree(trial)
+    return timed.history[-1].duration_seconds / len(few)
 
 
 def _run(

@@ -9,10 +9,12 @@ lie ``annotations.csv`` with the votes of several people for each file, and
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +90,18 @@ class FaceSet:
             return self.folder_labels
         return strict_majority(self.votes)
 
+    def digest(self, *, exact: bool = True) -> str:
+        """SHA-256 of what is learned from it; less the targets, where they are not
+        ``exact``: a teacher's word differs in the last digit between machines."""
+        said = hashlib.sha256("\n".join(self.files).encode(errors="surrogateescape"))
+        arrays: list[npt.NDArray[Any]] = [self.crops, self.folder_labels, self.weights]
+        arrays += [] if self.votes is None else [self.votes]
+        arrays += [self.targets] if exact else []
+        for array in arrays:
+            said.update(repr((array.shape, array.dtype.str)).encode())
+            said.update(np.ascontiguousarray(array).data)
+        return said.hexdigest()
+
     def labels(self, source: LabelSource) -> IntArray:
         return self.folder_labels if source == "folder" else self.consensus
 
@@ -113,6 +127,8 @@ def find_layout(data: Path, needed: Sequence[Split] = SPLITS) -> Layout:
     """Recognise a data set's folder; raises ``DataError`` with what is missing."""
     if not data.is_dir():
         raise DataError(f"{data} is no folder. Give the folder of the data set.")
+    # A link's or a dot's parent is not where the annotations lie.
+    data = data.resolve()
     around = data / IMAGE_FOLDER
     images = around if around.is_dir() else data
     missing = [split for split in needed if not (images / split).is_dir()]
@@ -146,7 +162,10 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
             rows = csv.DictReader(handle)
             missing = {"file", *columns} - set(rows.fieldnames or ())
             if missing:
-                raise DataError(f"{path} has no column {', '.join(sorted(missing))}.")
+                raise DataError(
+                    f"{path} has no column {', '.join(sorted(missing))}. Commas part "
+                    "the columns. Mend the file, or move it away to go by the folders."
+                )
             for row in rows:
                 try:
                     counts = tuple(int(row[column]) for column in columns)
@@ -166,13 +185,26 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Every regular file below ``folder``, hidden ones left out, in name order."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """All that should be a file below ``folder``, hidden ones left out, in name order.
+
+    Links that lead nowhere or to another folder, and what is no regular file, are
+    among them: whoever opens them says what they are. Raises ``DataError`` where a
+    folder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}. Change its "
+            "permissions, or move it away."
+        ) from error
+
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(place)
+        linked = [name for name in folders if (here / name).is_symlink()]
+        found += [here / name for name in (*files, *linked) if not name.startswith(".")]
+    return sorted(found)
 
 
 def files_of_split(

@@ -48,6 +48,8 @@ from ml.preprocessing import normalise
 from ml.runtime import open_session
 
 _MAX_DIFFERENCE: Final = 1e-3
+_AT_ONCE: Final = 256
+"""Faces: a folder may have very many."""
 
 
 class ExportError(Exception):
@@ -247,8 +249,11 @@ def calibrate_as_met(
     """
     labelled = validation.take(validation.labels(source) != NO_LABEL)
     generator = torch.Generator().manual_seed(0)
-    varied = augment(labelled.crops, MILD, generator)
-    logits = read_set(classifier, np.concatenate([labelled.crops, varied]))
+    varied = [
+        augment(labelled.crops[start : start + _AT_ONCE], MILD, generator)
+        for start in range(0, len(labelled), _AT_ONCE)
+    ]
+    logits = read_set(classifier, np.concatenate([labelled.crops, *varied]))
     return calibrate(logits, np.tile(labelled.labels(source), 2))
 
 
@@ -257,15 +262,21 @@ def flip_pays(result: TrainingResult, validation: FaceSet, source: LabelSource) 
     validation: it doubles the time a face."""
     labelled = validation.take(validation.labels(source) != NO_LABEL)
     labels = labelled.labels(source)
-    batch = normalise(labelled.crops, Normalisation())
     losses = []
     for flip in (False, True):
         serving = ServingNetwork(result.network, flip).eval()
         with torch.inference_mode():
             logits = np.concatenate(
                 [
-                    serving(torch.from_numpy(batch[start : start + 256]))[0].numpy()
-                    for start in range(0, len(batch), 256)
+                    serving(
+                        torch.from_numpy(
+                            normalise(
+                                labelled.crops[start : start + _AT_ONCE],
+                                Normalisation(),
+                            )
+                        )
+                    )[0].numpy()
+                    for start in range(0, len(labelled), _AT_ONCE)
                 ]
             )
         losses.append(

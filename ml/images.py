@@ -7,7 +7,10 @@ pixels leaves: EXIF, GPS, ICC and trailing bytes stay behind.
 
 from __future__ import annotations
 
+import errno
 import io
+import re
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,13 @@ MAX_PIXELS: Final = 24_500_000
 MIN_SIDE_PX: Final = 16
 MAX_SIDE_PX: Final = 16_000
 MAX_FRAMES: Final = 1
+MAX_JPEG_SCANS: Final = 100
+"""A progressive JPEG of a camera or a browser has about ten. Each one goes through all
+pixels again and may be a few bytes long: 1500 of them take 157 KB and 12 seconds."""
+
+MAX_JPEG_SEGMENTS: Final = 2_000
+"""A scan has a few beside it, and 10 MB of metadata in full segments are 160: more are
+there only to be walked through."""
 
 FORMATS: Final[tuple[str, ...]] = (
     JpegImagePlugin.JpegImageFile.format,  # and the MPO that many phones make of it
@@ -42,6 +52,11 @@ FORMATS: Final[tuple[str, ...]] = (
 """Pillow's names; their plugins are imported here, for Pillow loads them lazily."""
 
 FORMAT_WORDS: Final = "JPEG, PNG, WebP, AVIF or HEIC"
+
+_JPEG_START: Final = b"\xff\xd8"
+_JPEG_SEGMENT: Final = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+_JPEG_END: Final = b"\xd9"
+_JPEG_SCAN: Final = b"\xda"
 
 pi_heif.register_heif_opener()
 
@@ -79,9 +94,16 @@ class ImageAnimated(ImageRefused):
     code = "animated"
 
 
+class ImageTooComplex(ImageRefused):
+    code = "too_complex"
+
+
 def read_file(path: Path) -> bytes:
     """What ``decode_image`` wants of a file: of one that is too large no more than
-    says so. Raises ``OSError``."""
+    says so. Raises ``OSError``, also where it is no regular file: a pipe might never
+    end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as handle:
         return handle.read(MAX_BYTES + 1)
 
@@ -113,6 +135,8 @@ def decode_image(data: bytes, max_side_px: int | None = None) -> DecodedImage:
             f"The file is larger than {MAX_BYTES // 1024**2} MB. "
             "Please choose a smaller photo."
         )
+    if data.startswith(_JPEG_START):
+        _check_jpeg_work(data)
     try:
         with warnings.catch_warnings():
             # Pillow only warns up to twice its limit: make that an error, too.
@@ -171,6 +195,28 @@ def _too_many_pixels() -> ImageTooLarge:
         f"The picture has more than {MAX_PIXELS // 1_000_000} megapixels. "
         "Please choose a smaller one."
     )
+
+
+def _check_jpeg_work(data: bytes) -> None:
+    """Refuse a JPEG whose pieces, not its pixels, would keep a decoder busy.
+
+    Walks from marker to marker as libjpeg does, for the bytes of one may stand in
+    metadata and in the video that phones append.
+    """
+    position = scans = segments = 0
+    while found := _JPEG_SEGMENT.search(data, position):
+        if found[1] == _JPEG_END:
+            return
+        scans += found[1] == _JPEG_SCAN
+        segments += 1
+        if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
+            raise ImageTooComplex(
+                "This JPEG comes in far more pieces than a photo does. Please save "
+                "it anew, as a plain JPEG."
+            )
+        # A length counts its own two bytes.
+        length = int.from_bytes(data[found.end() : found.end() + 2])
+        position = found.end() + max(length, 2)
 
 
 def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:

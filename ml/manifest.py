@@ -233,5 +233,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+    except OSError as error:
+        # What is written to a full disk raises without a name.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)

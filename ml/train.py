@@ -7,6 +7,7 @@ and resumed ends where the unbroken one does.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -107,10 +108,13 @@ def train(
 
     ``on_batch(done, total)`` follows an epoch. ``stop`` is asked after each epoch;
     where it says so, the run ends early and can be resumed. ``pretrained`` are the
-    files that the network starts from (``ml.starting``).
+    files that the network starts from (``ml.starting``); a run goes on only with the
+    data and the start that it began with.
     Raises ``TrainingError``.
     """
     _check_data(config, train_faces, validation_faces)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise TrainingError(f"{run_dir} is a file. Give a folder for the run.")
     world = _World(config.device)
     try:
         return _train(
@@ -147,6 +151,7 @@ def _train(
             start_from(network, config.model, pretrained, train_faces)
         except StartError as error:
             raise TrainingError(str(error)) from error
+    origin = _origin(config, train_faces, validation_faces, pretrained)
     average = build_network(config.model)
     average.load_state_dict(network.state_dict())
     layout = torch.channels_last
@@ -171,6 +176,12 @@ def _train(
                 f"{run_dir} holds a run with another config. Give another folder, or "
                 "remove it."
             )
+        for what, digest in json.loads(saved.get("origin", "{}")).items():
+            if origin[what] != digest:
+                raise TrainingError(
+                    f"{run_dir} holds a run that began with another {what}. Give "
+                    "another folder, or remove it."
+                )
         with refusing_damage(run_dir):
             network.load_state_dict(saved["network"])
             average.load_state_dict(saved["average"])
@@ -243,7 +254,7 @@ def _train(
         history.append(record)
         if world.leads:
             write_checkpoint(
-                run_dir, config, network, average, optimiser, history, steps
+                run_dir, config, origin, network, average, optimiser, history, steps
             )
             on_epoch(record)
         if _agreed(stop(), world):
@@ -368,7 +379,11 @@ def _agreed(stop: bool, world: _World) -> bool:
 
 def _check_data(config: TrainConfig, train_faces: FaceSet, valid: FaceSet) -> None:
     if len(train_faces) < 2 or len(valid) == 0:
-        raise TrainingError("Training needs at least two faces, and one to validate.")
+        raise TrainingError(
+            f"Training needs at least two faces, and one to validate: there are "
+            f"{len(train_faces)} and {len(valid)}. Faces that nearly are one of "
+            "validation or test are left out."
+        )
     if train_faces.targets.shape[1] != config.model.outputs:
         raise TrainingError(
             f"The data has {train_faces.targets.shape[1]} targets a face, the config "
@@ -376,6 +391,21 @@ def _check_data(config: TrainConfig, train_faces: FaceSet, valid: FaceSet) -> No
         )
     if train_faces.crops.shape[3] != config.model.channels:
         raise TrainingError("The data and the config differ in channels.")
+
+
+def _origin(
+    config: TrainConfig,
+    train_faces: FaceSet,
+    valid: FaceSet,
+    pretrained: Sequence[Path],
+) -> dict[str, str]:
+    """What a run follows from beside its config, by the word for it."""
+    start = [hashlib.sha256(path.read_bytes()).hexdigest() for path in pretrained]
+    return {
+        "training set": train_faces.digest(exact=not config.teachers),
+        "validation set": valid.digest(),
+        "start (--weights)": " ".join(start),
+    }
 
 
 def _same_run(config: TrainConfig) -> TrainConfig:

@@ -56,6 +56,8 @@ class TrainConfig:
             raise ValueError(
                 "learning_rate must be a positive number, seed not negative"
             )
+        if not 0 <= self.warmup_epochs < math.inf:
+            raise ValueError("warmup_epochs must be a number, not negative")
         if not 0 < self.ema_decay < 1:
             raise ValueError("ema_decay must lie in (0, 1)")
         if not 0 <= self.mixup_share + self.cutmix_share <= 1:

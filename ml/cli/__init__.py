@@ -7,6 +7,9 @@ traceback. Torch is imported by the commands that train, and by no other.
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from ml.cli.base import fail
@@ -39,6 +42,10 @@ for _command in (
 
 def main() -> None:
     """The entry point: errors that a person can mend become sentences."""
+    # Names of files may hold bytes that are no text: they are shown, not stumbled over.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (DataError, ManifestError, ModelFileError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ml.data import FaceSet, LabelSource, Layout
+from ml.data import DataError, FaceSet, LabelSource, Layout
 from ml.progress import console
 
 DataOption = Annotated[
@@ -59,6 +59,15 @@ def fail(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
+def refuse_inside(out: Path, layout: Layout, option: str = "--out") -> None:
+    """What is written must lie neither among the user's pictures nor beside the
+    votes."""
+    place = out.resolve()
+    pictures = [layout.images, *([layout.others] if layout.others else [])]
+    if place == layout.base or any(place.is_relative_to(folder) for folder in pictures):
+        raise DataError(f"{out} lies inside the data set. Choose another {option}.")
+
+
 def label_source(layout: Layout, labels: Labels | None) -> LabelSource:
     """Votes where there are any, unless ``labels`` says otherwise."""
     if labels is None:
@@ -67,6 +76,29 @@ def label_source(layout: Layout, labels: Labels | None) -> LabelSource:
         console.print("There are no annotations: the folders' labels are used.")
         return "folder"
     return labels.value
+
+
+def source_of(faces: FaceSet, source: LabelSource, layout: Layout) -> LabelSource:
+    """Whose labels the faces that were read really have; says where votes lack."""
+    if source == "folder" or layout.annotations is None:
+        return source
+    if faces.votes is None:
+        console.print(
+            f"{layout.annotations} names none of the {len(faces)} files, the first of "
+            f"which is {faces.files[0]}: the folders' labels are used.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return "folder"
+    alone = int((faces.votes.sum(axis=1) <= 1).sum())
+    if alone:
+        console.print(
+            f"{alone} of {len(faces)} files have one vote or none: where there is "
+            "none, the folder is the vote.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return source
 
 
 def warn_of_unreadable(faces: FaceSet) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ml.cli.base import DataOption, ModelOption, say_next
-from ml.data import DataError, Layout, find_layout
+from ml.cli.base import DataOption, ModelOption, refuse_inside, say_next
+from ml.data import DataError, find_layout
 from ml.detection import FaceDetector
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.labels import EMOTIONS
@@ -32,7 +32,7 @@ def eda(
     from ml.eda import explore
 
     layout = find_layout(data)
-    _refuse_inside(out, layout)
+    refuse_inside(out, layout)
     with progress_bars() as progress:
         summary = explore(layout, out, progress)
     table = Table(title="pictures")
@@ -66,7 +66,7 @@ def clean(
     from ml.cleaning_report import write_cleaning
 
     layout = find_layout(data)
-    _refuse_inside(out, layout)
+    refuse_inside(out, layout)
     classifier = EmotionClassifier.load(model)
     with progress_bars() as progress:
         result = clean_folder(
@@ -85,7 +85,13 @@ def clean(
         table.add_row(kind.value, str(count))
     console.print(table)
     if not votes:
-        for split, found in measure_suspicion(result, layout).items():
+        try:
+            measures = measure_suspicion(result, layout)
+        except DataError as error:
+            # It was asked for without votes: they only would have judged it.
+            console.print(f"Not judged by the votes: {error}", highlight=False)
+            measures = {}
+        for split, found in measures.items():
             console.print(
                 f"{split}, judged by the votes: {found.wrong} of {found.faces} labels "
                 f"are wrong; AUROC {found.auroc:.3f}, of the first 500 "
@@ -96,9 +102,3 @@ def clean(
             )
     manifest = out / "cleaned.csv"
     say_next(out, "train", "--data", data, "--manifest", manifest, "--run", "RUN")
-
-
-def _refuse_inside(out: Path, layout: Layout) -> None:
-    """What is written must not lie among the user's pictures."""
-    if out.resolve().is_relative_to(layout.images.resolve()):
-        raise DataError(f"{out} lies inside the data set. Choose another --out.")

@@ -18,10 +18,19 @@ from ml.cli.base import (
     ModelOption,
     SplitName,
     label_source,
+    refuse_inside,
+    source_of,
     warn_of_unreadable,
 )
 from ml.consensus import NO_LABEL, agreement
-from ml.data import FaceSet, LabelSource, Split, find_layout, load_split
+from ml.data import (
+    DataError,
+    FaceSet,
+    LabelSource,
+    Split,
+    find_layout,
+    load_split,
+)
 from ml.detection import FaceDetector
 from ml.evaluate import EvalReport, evaluate_model, one_person_accuracy
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
@@ -91,12 +100,17 @@ def evaluate(
     classifier = EmotionClassifier.load(model)
     part: Split = split.value
     layout = find_layout(data, [part])
+    if out is not None:
+        refuse_inside(out, layout)
     source = label_source(layout, labels)
     with progress_bars() as progress:
         faces = load_split(
             layout, part, classifier.manifest.input, source=source, progress=progress
         )
     warn_of_unreadable(faces)
+    source = source_of(faces, source, layout)
+    if agreed and faces.votes is None:
+        raise DataError(f"Nobody voted on the faces of {part}: leave --agreed out.")
     if agreed and faces.votes is not None:
         faces = faces.take(agreement(faces.votes) >= agreed)
     report = evaluate_model(classifier, faces, source)
@@ -163,7 +177,8 @@ def _read(
         faces = load_split(
             layout, split.value, classifier.manifest.input, progress=progress
         )
-    return classifier, faces, source
+    warn_of_unreadable(faces)
+    return classifier, faces, source_of(faces, source, layout)
 
 
 def robustness(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,9 @@ from ml.cli.base import (
     ThreadsOption,
     fail,
     label_source,
+    refuse_inside,
     say_next,
+    source_of,
     warn_of_unreadable,
 )
 from ml.consensus import NO_LABEL
@@ -67,12 +69,13 @@ def train(
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(min=1e-6)] = 0.1,
     warmup: Annotated[
-        float, typer.Option(min=0, help="Epochs in which the rate rises.")
+        float,
+        typer.Option(min=0, max=1e6, help="Epochs in which the rate rises."),
     ] = 2.0,
     ema_decay: Annotated[float, typer.Option(min=0.5, max=0.99999)] = 0.999,
     mixup: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
     cutmix: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     threads: ThreadsOption = 0,
@@ -83,7 +86,11 @@ def train(
         ),
     ] = 0,
     others: Annotated[
-        bool, typer.Option(help="Use faces filed under other emotions, with votes.")
+        bool,
+        typer.Option(
+            help="Use faces filed under other emotions, with votes; a cleaned manifest "
+            "names none."
+        ),
     ] = True,
     augmentation: Annotated[
         Augmentation, typer.Option(help="How much to vary the faces.")
@@ -101,28 +108,10 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     layout = find_layout(data)
-    source = label_source(layout, labels)
-    spec = InputSpec(channels=3 if channels == 3 else 1)
-    teachers = [EmotionClassifier.load(path, max(threads, 1)) for path in teacher or ()]
-    with progress_bars() as progress:
-        faces, validation = load_for_training(
-            layout,
-            spec,
-            source=source,
-            with_others=others,
-            manifest=manifest,
-            progress=progress,
-        )
-        if teachers:
-            advance = progress("Asking teachers", len(faces))
-            faces = distil(faces, teachers, teacher_share, advance)
-    warn_of_unreadable(faces)
-    config = TrainConfig(
-        model=ModelConfig(
-            architecture=architecture,
-            channels=channels,
-            outputs=faces.targets.shape[1],
-        ),
+    refuse_inside(run, layout, "--run")
+    # What is wrong with the options is said before minutes of reading.
+    settings = TrainConfig(
+        model=ModelConfig(architecture=architecture, channels=channels),
         augmentation={"strong": STRONG, "mild": MILD, "none": None}[augmentation],
         seed=seed,
         epochs=epochs,
@@ -135,6 +124,27 @@ def train(
         device=device,
         precision=precision,  # type: ignore[arg-type]  # The config refuses others.
         loader_threads=loader_threads,
+    )
+    source = label_source(layout, labels)
+    spec = InputSpec(channels=3 if channels == 3 else 1)
+    teachers = [EmotionClassifier.load(path, max(threads, 1)) for path in teacher or ()]
+    with progress_bars() as progress:
+        faces, validation = load_for_training(
+            layout,
+            spec,
+            source=source,
+            with_others=others and manifest is None,
+            manifest=manifest,
+            progress=progress,
+        )
+        if teachers:
+            advance = progress("Asking teachers", len(faces))
+            faces = distil(faces, teachers, teacher_share, advance)
+    warn_of_unreadable(faces)
+    source_of(faces, source, layout)
+    config = replace(
+        settings,
+        model=replace(settings.model, outputs=faces.targets.shape[1]),
         teachers=tuple(one.manifest.sha256 for one in teachers),
         teacher_share=teacher_share if teachers else 0.0,
     )
@@ -195,11 +205,16 @@ def export(
 ) -> None:
     """Turn what a run has reached, or the mean of several, into a calibrated ONNX file
     with its manifest."""
+    if out.suffix != ".onnx":
+        raise DataError(
+            f"{out}: give a name that ends in .onnx; the manifest's ends in .json."
+        )
     from ml.checkpoint import average_runs
     from ml.export import ExportError, export_result, flip_pays
     from ml.train_config import TrainingError
 
     layout = find_layout(data)
+    refuse_inside(out, layout)
     source = label_source(layout, labels)
     try:
         result = average_runs(run)
@@ -209,6 +224,7 @@ def export(
         with progress_bars() as progress:
             validation = load_split(layout, "validation", spec, progress=progress)
             test = load_split(layout, "test", spec, progress=progress)
+        source = source_of(validation, source, layout)
         if not (validation.labels(source) != NO_LABEL).any():
             raise DataError(
                 f"No face of validation has a {source} label: there is nothing to "
@@ -247,7 +263,7 @@ def compare(
         "mien-compare"
     ),
     budget_minutes: Annotated[
-        float, typer.Option(min=0.01, help="For all networks together.")
+        float, typer.Option(min=0.01, max=1e6, help="For all networks together.")
     ] = 60.0,
     only: Annotated[
         list[str] | None,
@@ -261,7 +277,7 @@ def compare(
         ),
     ] = None,
     labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     threads: ThreadsOption = 0,
 ) -> None:
@@ -277,6 +293,7 @@ def compare(
     if threads:
         torch.set_num_threads(threads)
     layout = find_layout(data)
+    refuse_inside(out, layout)
     source = label_source(layout, labels)
     entries = list(DEFAULT_ENTRIES)
     for given in pretrained or []:
@@ -341,6 +358,7 @@ def features(
             layout, classifier.manifest.input, progress=progress
         )
     path = out or model.with_name("retraining.npz")
+    refuse_inside(path, layout)
     kept = collect(classifier, train_faces, validation, faces)
     if not (len(kept.features) and len(kept.evaluation_labels)):
         raise DataError(

@@ -4,6 +4,9 @@ import csv
 import hashlib
 import json
 import math
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,12 @@ def _weights(result: CleaningResult) -> dict[str, float]:
     return {row.file: row.weight for row in result.rows}
 
 
+def _chunk(name: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    check = zlib.crc32(name + data)
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+
 @pytest.fixture
 def messy(tmp_path: Path) -> Layout:
     """Drawn faces, and one of everything that is wrong."""
@@ -51,6 +60,16 @@ def messy(tmp_path: Path) -> Layout:
     )
     noise = np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8)
     Image.fromarray(noise).save(root / "train" / "neutral" / "noise.png")
+    # Its header says 30,000 by 30,000 pixels; there are none.
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    (sad / "huge.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b"")
+    )
+    (sad / "nowhere.png").symlink_to(tmp_path / "nowhere")
+    (sad / "folder").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(sad / "pipe.png")
+    surprise = root / "train" / "surprise"
+    Image.open(surprise / "000.png").save(surprise / "sound.jfif", "JPEG")
     return find_layout(root)
 
 
@@ -62,7 +81,13 @@ def test_each_kind_of_mess_is_found_and_weighed(
     assert _files(result, Kind.UNREADABLE) == {
         "train/sad/cut.jpg",
         "train/sad/empty.png",
+        "train/sad/huge.png",
+        "train/sad/nowhere.png",
+        "train/sad/folder",
+        "train/sad/pipe.png",
     }
+    (huge,) = [one for one in result.findings if one.file.endswith("huge.png")]
+    assert "megapixels" in huge.detail
     assert _files(result, Kind.WRONG_FORMAT) == {
         "train/sad/notes.txt",
         "train/sad/called.jpg",
@@ -106,7 +131,7 @@ def test_nothing_of_the_users_is_touched_and_the_manifest_trains(
     assert "data:image/png;base64," in page
     with (out / "cleaned.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    assert len(rows) == 4 * 3 * 4 + 8
+    assert len(rows) == 4 * 3 * 4 + 13
     train, _ = load_for_training(messy, InputSpec(), manifest=out / "cleaned.csv")
     assert set(train.files) == {
         row["file"]
@@ -194,3 +219,17 @@ def test_of_many_copies_a_few_are_named_leaks_first(
     weights = _weights(result)
     assert weights["test/happy/leak.png"] == 1
     assert not any(weight for file, weight in weights.items() if "copy" in file)
+
+
+def test_copies_of_few_faces_are_judged_by_the_model(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, 1)
+    for picture in list((root / "train").rglob("*.png")):
+        for copy in range(12):
+            picture.with_name(f"copy{copy}.png").write_bytes(picture.read_bytes())
+
+    result = clean(find_layout(root), classifier, None, judge="folds")
+
+    assert len(result.rows) == 60
+    assert (result.suspicion >= 0).all()

@@ -112,16 +112,16 @@ def test_evaluate_uses_consensus_where_there_are_votes(
     ml: Command, tmp_path: Path
 ) -> None:
     root = write_dataset(tmp_path, 2)
-    write_annotations(
-        root, {f"test/sad/00{i}.png": ballots_for(3, 10 - 5 * i) for i in (0, 1)}
-    )
+    votes = {f"test/sad/00{i}.png": ballots_for(3, 10 - 5 * i) for i in (0, 1)}
+    votes["test/happy/000.png"] = ballots_for(0, 8)
+    write_annotations(root, votes)
     told = json.loads(ml("evaluate", "--data", root, "--json").stdout)
     assert (told["labels"], told["n"]) == ("consensus", 7)
     assert 0.5 < told["one_person_accuracy"] <= 1
     told = json.loads(
         ml("evaluate", "--data", root, "--json", "--agreed", "1.0").stdout
     )
-    assert told["n"] == 7
+    assert told["n"] == 6
     folder = ("--labels", "folder")
     told = json.loads(ml("evaluate", "--data", root, "--json", *folder).stdout)
     assert (told["labels"], told["n"]) == ("folder", 8)
@@ -221,6 +221,107 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     again = ml(*arguments)
     assert "base-grey: done before" in again.stderr
     assert again.stdout == first.stdout
+    # Stopped after its trial, before the plan was written.
+    (out / "base-grey" / "plan.json").unlink()
+    (out / "base-grey" / "result.json").unlink()
+    assert "| base-grey" in ml(*arguments).stdout
+
+
+def test_compare_takes_no_result_of_other_data_for_one_of_these(
+    ml: Command, tmp_path: Path
+) -> None:
+    counts = {"train": 8, "validation": 2, "test": 2}
+    root = write_dataset(tmp_path / "data", counts)
+    other = write_dataset(tmp_path / "other", counts, seed=1)
+    options = ("--out", tmp_path / "out", "--only", "base-grey", "--threads", "1")
+    brief = ("--budget-minutes", "0.01")
+    ml("compare", "--data", root, *options, *brief)
+    for changed in (
+        ("--data", other, *brief),
+        ("--data", root, *brief, "--seed", "3"),
+        ("--data", root, "--budget-minutes", "1"),
+    ):
+        done = ml("compare", *changed, *options, code=2)
+        assert "Give another --out" in done.stderr
+
+
+def test_run_goes_on_with_its_own_data_alone(ml: Command, tmp_path: Path) -> None:
+    root, other = (
+        write_dataset(tmp_path / name, 2, seed=seed)
+        for seed, name in enumerate(("data", "other"))
+    )
+    options = ("--run", tmp_path / "run", "--architecture", "base", "--epochs", "1")
+    ml("train", "--data", root, *options)
+    ml("train", "--data", root, *options)
+    done = ml("train", "--data", other, *options, code=2)
+    assert "began with another training set" in done.stderr
+    started = ("--weights", tmp_path / "run" / "checkpoint.pt")
+    done = ml("train", "--data", root, *options, *started, code=2)
+    assert "began with another start" in done.stderr
+
+
+def test_nothing_is_written_among_the_pictures(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "facial_emotion_images").parent
+    write_annotations(root, {})
+    (root / "other_expressions" / "train").mkdir(parents=True)
+    before = sorted(root.rglob("*"))
+    for place in (
+        root / "facial_emotion_images" / "test" / "happy",
+        root / "other_expressions" / "train",
+        root,
+    ):
+        for command in (
+            ("evaluate", "--out", place),
+            ("clean", "--out", place),
+            ("eda", "--out", place),
+            ("train", "--run", place),
+            ("compare", "--out", place),
+        ):
+            done = ml(*command, "--data", root, code=2)
+            assert "inside the data set" in done.stderr
+    inside = root / "other_expressions" / "m.onnx"
+    export = ("export", "--data", root, "--run", tmp_path, "--version", "v")
+    assert "inside the data set" in ml(*export, "--out", inside, code=2).stderr
+    done = ml(*export, "--out", tmp_path / "m.json", code=2)
+    assert "ends in .onnx" in done.stderr
+    assert sorted(root.rglob("*")) == before
+
+
+def test_annotations_of_other_files_are_not_called_votes(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path, 2)
+    write_annotations(root, {"elsewhere/000.png": ballots_for(0)})
+    done = ml("evaluate", "--data", root, "--json")
+    told = json.loads(done.stdout)
+    assert (told["labels"], told["n"]) == ("folder", 8)
+    assert "names none of the 8 files" in done.stderr
+    done = ml("evaluate", "--data", root, "--agreed", "0.9", code=2)
+    assert "leave --agreed out" in done.stderr
+
+
+def test_pictures_folder_given_by_a_dot_has_its_annotations(
+    ml: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = write_dataset(tmp_path / "facial_emotion_images", 2)
+    names = [path.relative_to(tmp_path).as_posix() for path in pictures.rglob("*.png")]
+    write_annotations(tmp_path, {name: ballots_for(0) for name in names})
+    monkeypatch.chdir(pictures)
+    told = json.loads(ml("evaluate", "--data", ".", "--json").stdout)
+    assert told["labels"] == "consensus"
+
+
+def test_votes_that_were_not_asked_for_stop_no_cleaning(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 2)
+    (root / "annotations.csv").write_text("file;votes_happiness\n")
+    out = tmp_path / "out"
+    done = ml("clean", "--data", root, "--out", out, "--no-votes", "--no-detect")
+    assert "Not judged by the votes" in done.stderr
+    assert (out / "cleaned.csv").exists()
+    done = ml("clean", "--data", root, "--out", out, "--no-detect", code=2)
+    assert "Commas part the columns" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -235,6 +336,10 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
         (("export", "--data", ".", "--run", "r"), "Missing option"),
         (("compare", "--data", "{data}", "--only", "alexnet"), "Choose from base-grey"),
         (("compare", "--data", "{data}", "--pretrained", "x"), "vgg16=FILE"),
+        (("compare", "--data", "{data}", "--budget-minutes", "inf"), "Invalid value"),
+        (("train", "--data", "{data}", "--run", "r", "--warmup", "inf"), "Invalid"),
+        (("train", "--data", "{data}", "--run", "Makefile"), "is a file"),
+        (("train", "--data", "{data}", "--run", "r", "--seed", "9" * 30), "Invalid"),
         (
             ("train", "--data", "{data}", "--run", "r", "--architecture", "alexnet"),
             "unknown network 'alexnet'",
@@ -244,7 +349,7 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
             "unknown precision",
         ),
         (
-            ("train", "--data", "{data}", "--run", "{data}/r", "--device", "abacus"),
+            ("train", "--data", "{data}", "--run", "r", "--device", "abacus"),
             "There is no device 'abacus'",
         ),
         (

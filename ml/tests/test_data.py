@@ -15,6 +15,7 @@ from ml.data import (
     DataError,
     apply_manifest,
     find_layout,
+    list_files,
     load_for_training,
     load_split,
     make_targets,
@@ -202,3 +203,8 @@ def test_targets_without_votes_are_one_hot() -> None:
         [0, 0, 1, 0],
         [1, 0, 0, 0],
     ]
+
+
+def test_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone cannot be read"):
+        list_files(tmp_path / "gone")

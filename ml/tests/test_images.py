@@ -15,6 +15,7 @@ from ml.images import (
     ImageDamaged,
     ImageEmpty,
     ImageRefused,
+    ImageTooComplex,
     ImageTooLarge,
     ImageTooSmall,
     ImageUnsupported,
@@ -23,7 +24,13 @@ from ml.images import (
     read_file,
     read_header,
 )
-from tests.pictures import astronaut, encode
+from tests.pictures import (
+    JPEG_COMMENT,
+    JPEG_SCAN,
+    astronaut,
+    encode,
+    with_repeated,
+)
 
 HEIC = Path(__file__).parents[2] / "tests" / "data" / "red_left_blue_right_turned.heic"
 
@@ -61,8 +68,10 @@ def _animation(image_format: str, frames: int) -> bytes:
         (encode(Image.new("L", (400, 3)), "PNG"), ImageTooSmall),
         (_animation("PNG", 1000), ImageAnimated),
         (_animation("WEBP", 1000), ImageAnimated),
+        (with_repeated(Image.new("L", (4900, 4900)), JPEG_SCAN, 1500), ImageTooComplex),
+        (with_repeated(astronaut(), JPEG_COMMENT, 1_000_000), ImageTooComplex),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_what_is_no_usable_picture_is_refused_quickly(
     data: bytes, refusal: type[ImageRefused]
@@ -73,6 +82,19 @@ def test_what_is_no_usable_picture_is_refused_quickly(
     assert time.monotonic() - started < 1
     assert type(refused.value) is refusal
     assert str(refused.value).endswith(".")
+
+
+def test_jpeg_of_fifty_scans_is_taken_whatever_stands_behind_it() -> None:
+    # A motion photo: video follows the picture, and no byte of it is the picture's.
+    data = with_repeated(astronaut(), JPEG_SCAN, 50) + JPEG_SCAN * 1500
+
+    assert decode_image(data).pixels.size == (512, 512)
+
+
+def test_bytes_of_scans_in_metadata_are_none() -> None:
+    data = encode(astronaut(), comment=JPEG_SCAN * 1500)
+
+    assert decode_image(data).pixels.size == (512, 512)
 
 
 def test_what_phones_call_24_megapixels_is_taken() -> None:
