@@ -148,6 +148,31 @@ def test_undo_back_zoom_and_photo_by_keyboard(open_page: OpenPage) -> None:
     expect(picture).to_have_attribute("src", (second or "").replace("face", "photo"))
 
 
+def test_a_picture_that_nobody_keeps_is_fetched_once_all_the_same(
+    open_page: OpenPage,
+) -> None:
+    """The next faces are decoded ahead, although no picture may be stored."""
+    page = open_page("/accounts/login/")
+    log_in(page, "max")
+    asked: list[str] = []
+    page.on(
+        "request",
+        lambda request: asked.append(request.url) if ".jpg" in request.url else None,
+    )
+    page.goto("/curation/desk/")
+    page.wait_for_timeout(1000)
+
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    sent(page)
+    page.wait_for_timeout(500)
+
+    assert len(asked) >= 5
+    assert len(asked) == len(set(asked))
+
+
 def test_votes_wait_for_a_site_that_is_away(open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     log_in(page, "max")

@@ -21,6 +21,7 @@ from webapp.core.api import ErrorSerializer
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation import selectors
 from webapp.curation.models import (
+    KEYS,
     MAX_BULK,
     MAX_COMMENT_LENGTH,
     Claim,
@@ -85,7 +86,12 @@ class VoteSerializer(serializers.Serializer[Any]):
     duration_ms = serializers.IntegerField(
         required=False, min_value=0, help_text="From seeing the face to the key."
     )
-    key = serializers.CharField(required=False, allow_blank=True, max_length=16)
+    key = serializers.ChoiceField(
+        choices=list(KEYS.values()),
+        required=False,
+        allow_blank=True,
+        help_text="Which key of the desk was pressed, if any.",
+    )
     comment = serializers.CharField(
         required=False, allow_blank=True, max_length=MAX_COMMENT_LENGTH
     )
@@ -160,7 +166,9 @@ class VoteView(APIView):
     @extend_schema(
         operation_id="label_face",
         summary="Label a face",
-        description="The same again changes nothing.",
+        description=(
+            "The same again changes nothing; another verdict or comment is refused."
+        ),
         request=VoteSerializer,
         responses={201: VotedSerializer, 404: _ERROR, **_REFUSALS},
     )
@@ -173,14 +181,17 @@ class VoteView(APIView):
 
     @extend_schema(
         operation_id="relabel_face",
-        summary="Change one of your last twenty labels",
+        summary="Change a label",
+        description=(
+            "For an hour. The comment goes with the verdict: send it again to keep it."
+        ),
         request=VerdictSerializer,
         responses={200: VotedSerializer, 404: _ERROR, **_REFUSALS},
     )
     def put(self, request: Request, claim_id: uuid.UUID) -> Response:
         fields = validated(VerdictSerializer(data=request.data), "bad_verdict")
         correction = votes.revise_correction(
-            person=person_of(request), claim_id=claim_id, verdict=fields["verdict"]
+            person=person_of(request), claim_id=claim_id, **fields
         )
         return _voted(request, correction.pk, status.HTTP_200_OK)
 
@@ -205,7 +216,7 @@ class UndoView(APIView):
     @extend_schema(
         operation_id="undo_label",
         summary="Take your last label or skip back",
-        description="Up to twenty steps; the face is before you again.",
+        description=("For an hour, up to twenty steps; the face is before you again."),
         request=None,
         responses={200: ClaimSerializer, 403: _ERROR, 409: _ERROR},
     )
@@ -249,7 +260,11 @@ class PersonSerializer(serializers.Serializer[Any]):
     median_ms = serializers.IntegerField(allow_null=True)
     gold_answers = serializers.IntegerField(source="gold.answers")
     gold_accuracy = serializers.FloatField(source="gold.accuracy", allow_null=True)
-    kappa = serializers.FloatField(allow_null=True)
+    kappa = serializers.FloatField(
+        allow_null=True,
+        help_text="Cohen's, against what was decided. As gold and agreement it counts "
+        "a label an hour after it was given.",
+    )
     agreement = serializers.FloatField(allow_null=True)
     by_verdict = serializers.DictField(child=serializers.IntegerField())
     paused = serializers.SerializerMethodField()
@@ -280,10 +295,8 @@ class PeopleView(APIView):
         responses={200: PersonSerializer(many=True), 403: _ERROR},
     )
     def get(self, request: Request) -> Response:
-        figures = [
-            selectors.person_figures(person=person)
-            for person in User.objects.order_by("username")
-        ]
+        everybody = list(User.objects.order_by("username"))
+        figures = selectors.people_figures(people=everybody)
         return _private(PersonSerializer(figures, many=True).data)
 
 
@@ -326,7 +339,10 @@ class HistoryView(APIView):
     @extend_schema(
         operation_id="get_history",
         summary="Everything that was said of a face",
-        description="To annotators only once they have voted themselves.",
+        description=(
+            "To annotators only of faces that they have labelled themselves, an hour "
+            "later: when they can change and undo that label no more."
+        ),
         responses={200: CorrectionSerializer(many=True), 403: _ERROR, 404: _ERROR},
     )
     def get(self, request: Request, face_id: uuid.UUID) -> Response:
@@ -489,12 +505,14 @@ class InvitationsView(APIView):
 
 
 def refuse_the_blind(person: User, face_id: uuid.UUID) -> None:
-    """Whoever has not voted must not know what others said. ``DomainError``, 403."""
+    """Whoever has not voted, or can still change that, must not know what others
+    said. ``DomainError``, 403."""
     if has_role(person, Role.ADJUDICATOR):
         selectors.get_face(face_id=face_id)
     elif not selectors.may_see_history(person=person, face_id=face_id):
         error = DomainError(
-            "You see what others said of a face once you have labelled it yourself.",
+            "You see what others said of a face an hour after you have labelled it "
+            "yourself: when you can change your label no more.",
             code="blind",
         )
         error.http_status = 403

@@ -42,6 +42,12 @@ class Verdict(models.TextChoices):
     NOT_A_FACE = "not_a_face", "Not a face"
 
 
+KEYS: Final[dict[str, str]] = {
+    verdict: str(number) for number, verdict in enumerate(Verdict.values, start=1)
+}
+"""The key of each verdict at the desk."""
+
+
 class Source(models.TextChoices):
     """In which role somebody spoke; it decides what their word weighs."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Final
 
 from django.core.files.storage import default_storage
 from PIL import Image, ImageDraw
 
 from ml.images import encode_jpeg
+from webapp.core.errors import NotFound
 from webapp.photos.models import Face
 
 FACE_SIDE_PX: Final = 448
@@ -18,14 +20,16 @@ _MARGIN: Final = 0.35
 
 _BOX_COLOUR: Final = "#63d4b7"
 
+logger = logging.getLogger(__name__)
+
 
 def face_picture(face: Face) -> bytes:
     """The face with a little around it, square, as JPEG; where the stored photo is
-    gone, the crop that the model saw."""
+    gone or damaged, the crop that the model saw. Raises ``NotFound`` where that is
+    damaged, too."""
     photo = _open_photo(face, FACE_SIDE_PX * 4)
     if photo is None:
-        crop = Image.open(io.BytesIO(bytes(face.crop)), formats=["PNG"])
-        return encode_jpeg(crop.convert("RGB"))
+        return encode_jpeg(_open_crop(face))
     factor_x, factor_y = _factors(face, photo)
     x, y = (face.x + face.width / 2) * factor_x, (face.y + face.height / 2) * factor_y
     reach = max(face.width * factor_x, face.height * factor_y) * (0.5 + _MARGIN)
@@ -43,7 +47,8 @@ def face_picture(face: Face) -> bytes:
 
 
 def photo_picture(face: Face) -> bytes:
-    """The whole photo with the face framed, as JPEG; without the photo, the crop."""
+    """The whole photo with the face framed, as JPEG; without the photo, the crop.
+    Raises ``NotFound``."""
     photo = _open_photo(face, PHOTO_SIDE_PX)
     if photo is None:
         return face_picture(face)
@@ -68,13 +73,27 @@ def _open_photo(face: Face, side_px: int) -> Image.Image | None:
     try:
         with default_storage.open(face.photo.file_name, "rb") as handle:
             data = handle.read()
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+        if max(face.width, face.height) * 4 > max(face.photo.width_px, 1):
+            # A large face needs no more pixels than the desk can show.
+            image.draft("RGB", (side_px, side_px))
+        return image.convert("RGB")
     except FileNotFoundError:
         return None
-    image = Image.open(io.BytesIO(data), formats=["JPEG"])
-    if max(face.width, face.height) * 4 > max(face.photo.width_px, 1):
-        # A large face needs no more pixels than the desk can show.
-        image.draft("RGB", (side_px, side_px))
-    return image.convert("RGB")
+    except OSError as error:
+        logger.warning("photo %s cannot be read: %s", face.photo_id, error)
+        return None
+
+
+def _open_crop(face: Face) -> Image.Image:
+    try:
+        crop = Image.open(io.BytesIO(bytes(face.crop)), formats=["PNG"])
+        return crop.convert("RGB")
+    except OSError as error:
+        logger.warning("crop of face %s cannot be read: %s", face.pk, error)
+        raise NotFound(
+            "The picture of this face is damaged. Please skip it."
+        ) from error
 
 
 def _factors(face: Face, photo: Image.Image) -> tuple[float, float]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
 
 import numpy as np
-from django.db.models import Avg, Count, F, Min, Q, QuerySet
-from django.db.models.functions import TruncDate
+from django.db.models import Avg, Count, F, Min, Q, QuerySet, Window
+from django.db.models.functions import RowNumber, TruncDate
 from django.utils import timezone
 
 from ml.agreement import cohens_kappa, fleiss_kappa
@@ -33,14 +33,18 @@ from webapp.curation.models import (
     QueueStatus,
     Source,
 )
+from webapp.curation.services.claims import CHANGE_WINDOW
 from webapp.curation.services.priority import served_probabilities
-from webapp.curation.services.quality import GoldScore, gold_score
+from webapp.curation.services.quality import GoldScore, gold_scores
 from webapp.photos.models import Face
 from webapp.registry.models import ModelVersion
 
 DAYS_SHOWN: Final = 30
 _KAPPA_FACES: Final = 5000
 """Kappa looks at the latest so many faces: enough, and soon done."""
+
+_DURATIONS: Final = 500
+"""How long a face takes is told of so many of a person's last labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +284,9 @@ class PersonFigures:
 
     ``kappa`` is Cohen's, against what was decided on the same faces;
     ``agreement_by_verdict`` the share of each verdict of theirs that was decided so,
-    null where they never said it; ``median_ms`` how long a face took them.
+    null where they never said it. Both, and ``gold``, count only labels that can be
+    changed no more: nobody learns from them how others see a face, and then agrees.
+    ``median_ms`` is how long a face took them.
     """
 
     person: User
@@ -293,35 +299,98 @@ class PersonFigures:
     agreement: float | None
     agreement_by_verdict: dict[str, float | None]
     by_verdict: dict[str, int]
-    labels_per_day: list[tuple[date, int]]
     pause: Pause | None
 
 
 def person_figures(*, person: User) -> PersonFigures:
-    votes = human_votes().filter(author=person)
-    pairs = list(
+    return people_figures(people=[person])[0]
+
+
+def people_figures(*, people: Sequence[User]) -> list[PersonFigures]:
+    """Of each person, in the order given; as many queries for one as for many."""
+    until = settled_until()
+    votes = human_votes().filter(author__in=people).order_by()
+    said: dict[int, Counter[str]] = {person.pk: Counter() for person in people}
+    for author, verdict, count in votes.values_list("author", "verdict").annotate(
+        count=Count("pk")
+    ):
+        said[author][verdict] = count
+    pairs: dict[int, Counter[tuple[str, str]]] = {
+        person.pk: Counter() for person in people
+    }
+    for author, given, decided, count in (
         votes.filter(
+            created_at__lte=until,
             face__consensus__state=ConsensusState.DECIDED,
             face__consensus__votes__gte=2,
-        ).values_list("verdict", "face__consensus__verdict")
+        )
+        .values_list("author", "verdict", "face__consensus__verdict")
+        .annotate(count=Count("pk"))
+    ):
+        pairs[author][given, decided] = count
+    today = dict(
+        votes.filter(created_at__date=timezone.now().date())
+        .values_list("author")
+        .annotate(count=Count("pk"))
     )
-    given = np.array([VERDICTS.index(mine) for mine, _ in pairs], np.int64)
-    decided = np.array([VERDICTS.index(theirs) for _, theirs in pairs], np.int64)
-    counts = Counter(votes.values_list("verdict", flat=True))
-    durations = [
-        duration
-        for duration in votes.order_by("-created_at").values_list(
-            "duration_ms", flat=True
-        )[:500]
-        if duration is not None
+    skips = dict(
+        Claim.objects.filter(person__in=people, status=ClaimStatus.SKIPPED)
+        .order_by()
+        .values_list("person")
+        .annotate(count=Count("pk"))
+    )
+    durations: dict[int, list[int]] = {person.pk: [] for person in people}
+    for author, duration in (
+        votes.annotate(
+            place=Window(RowNumber(), partition_by="author", order_by="-created_at")
+        )
+        .filter(place__lte=_DURATIONS)
+        .values_list("author", "duration_ms")
+    ):
+        if duration is not None:
+            durations[author].append(duration)
+    golds = gold_scores(people=people, until=until)
+    pauses = {
+        pause.person_id: pause
+        for pause in Pause.objects.filter(person__in=people, lifted_at__isnull=True)
+    }
+    return [
+        _figures_of(
+            person,
+            said=said[person.pk],
+            pairs=pairs[person.pk],
+            skips=skips.get(person.pk, 0),
+            today=today.get(person.pk, 0),
+            durations=durations[person.pk],
+            gold=golds[person.pk],
+            pause=pauses.get(person.pk),
+        )
+        for person in people
     ]
+
+
+def _figures_of(
+    person: User,
+    *,
+    said: Counter[str],
+    pairs: Counter[tuple[str, str]],
+    skips: int,
+    today: int,
+    durations: list[int],
+    gold: GoldScore,
+    pause: Pause | None,
+) -> PersonFigures:
+    given = np.array([VERDICTS.index(mine) for mine, _ in pairs.elements()], np.int64)
+    decided = np.array(
+        [VERDICTS.index(theirs) for _, theirs in pairs.elements()], np.int64
+    )
     return PersonFigures(
         person=person,
-        votes=sum(counts.values()),
-        skips=Claim.objects.filter(person=person, status=ClaimStatus.SKIPPED).count(),
-        today=votes.filter(created_at__date=timezone.now().date()).count(),
+        votes=said.total(),
+        skips=skips,
+        today=today,
         median_ms=int(np.median(durations)) if durations else None,
-        gold=gold_score(person=person),
+        gold=gold,
         kappa=cohens_kappa(given, decided),
         agreement=float((given == decided).mean()) if pairs else None,
         agreement_by_verdict={
@@ -330,10 +399,15 @@ def person_figures(*, person: User) -> PersonFigures:
             else None
             for index, word in enumerate(VERDICTS)
         },
-        by_verdict={word: counts.get(word, 0) for word in VERDICTS},
-        labels_per_day=labels_per_day(corrections=votes),
-        pause=Pause.objects.filter(person=person, lifted_at__isnull=True).first(),
+        by_verdict={word: said[word] for word in VERDICTS},
+        pause=pause,
     )
+
+
+def settled_until() -> datetime:
+    """Labels given up to then can be changed no more, see ``claims.CHANGE_WINDOW``:
+    their people may learn what others said."""
+    return timezone.now() - CHANGE_WINDOW
 
 
 def face_history(*, face_id: uuid.UUID) -> list[Correction]:
@@ -373,8 +447,12 @@ def get_face(*, face_id: uuid.UUID) -> Face:
 
 
 def may_see_history(*, person: User, face_id: uuid.UUID) -> bool:
-    """An annotator sees what others said once they have said their own."""
-    return human_votes().filter(author=person, face_id=face_id).exists()
+    """An annotator sees what others said once they have said their own, for good."""
+    return (
+        human_votes()
+        .filter(author=person, face_id=face_id, created_at__lte=settled_until())
+        .exists()
+    )
 
 
 def decided_today(*, person: User) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -35,7 +35,7 @@ from webapp.curation import pictures, selectors
 from webapp.curation.api import refuse_the_blind
 from webapp.curation.charts import count_rows, day_plot, share_rows
 from webapp.curation.errors import Paused
-from webapp.curation.models import DatasetImport, GoldFace, Reason, Verdict
+from webapp.curation.models import KEYS, DatasetImport, GoldFace, Reason
 from webapp.curation.receipts import VERDICT_WORDS
 from webapp.curation.services import claims, quality, transfer, votes
 from webapp.photos.views.common import see_other
@@ -50,15 +50,16 @@ REASON_WORDS: Final[dict[str, str]] = {
 }
 
 GOLDS_SHOWN: Final = 24
+_PEOPLE_PER_PAGE: Final = 25
 
 VERDICTS: Final = [
     {
         "code": verdict,
         "word": VERDICT_WORDS[verdict],
-        "key": str(number),
+        "key": key,
         "icon": {"unclear": "not-sure", "not_a_face": "picture"}.get(verdict, verdict),
     }
-    for number, verdict in enumerate(Verdict.values, start=1)
+    for verdict, key in KEYS.items()
 ]
 """The six answers with their keys, in the one order."""
 
@@ -90,6 +91,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 @require_safe
 @role_required(Role.ANNOTATOR)
 def desk(request: HttpRequest) -> HttpResponse:
+    if request.method == "HEAD":
+        # Nobody looks at it, so no face is taken.
+        return HttpResponse()
     person = _person(request)
     context: dict[str, Any] = {
         "verdicts": VERDICTS,
@@ -139,14 +143,14 @@ def stop(request: HttpRequest) -> HttpResponse:
 @require_safe
 @role_required(Role.ANNOTATOR)
 def face(request: HttpRequest, claim_id: uuid.UUID) -> HttpResponseBase:
-    claim = claims.get_claim(person=_person(request), claim_id=claim_id)
+    claim = claims.get_visible_claim(person=_person(request), claim_id=claim_id)
     return _picture(pictures.face_picture(claim.face))
 
 
 @require_safe
 @role_required(Role.ANNOTATOR)
 def photo(request: HttpRequest, claim_id: uuid.UUID) -> HttpResponseBase:
-    claim = claims.get_claim(person=_person(request), claim_id=claim_id)
+    claim = claims.get_visible_claim(person=_person(request), claim_id=claim_id)
     return _picture(pictures.photo_picture(claim.face))
 
 
@@ -223,12 +227,17 @@ def judge(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
 @require_POST
 @role_required(Role.ADJUDICATOR)
 def gold(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
-    """Make a face gold, or no longer."""
+    """Make a face gold (``gold=1``), or no longer (``gold=0``)."""
     try:
-        if GoldFace.objects.filter(face_id=face_id).exists():
-            quality.drop_gold(face_id=face_id)
-        else:
-            quality.choose_gold(face_id=face_id, chosen_by=_person(request))
+        match request.POST.get("gold"):
+            case "1":
+                quality.choose_gold(face_id=face_id, chosen_by=_person(request))
+            case "0":
+                quality.drop_gold(face_id=face_id)
+            case _:
+                raise DomainError(
+                    "Say whether the face is to be gold: 1 or 0.", code="bad_gold"
+                )
     except DomainError as error:
         messages.error(request, str(error))
     return see_other("curation:history", face_id)
@@ -308,8 +317,10 @@ def undo_alike(request: HttpRequest, batch: uuid.UUID) -> HttpResponse:
 @role_required(Role.ADJUDICATOR)
 def people(request: HttpRequest) -> HttpResponse:
     everybody = User.objects.order_by("-is_active", "username")
+    page = Paginator(everybody, _PEOPLE_PER_PAGE).get_page(request.GET.get("page"))
     context = {
-        "figures": [selectors.person_figures(person=person) for person in everybody],
+        "page": page,
+        "figures": selectors.people_figures(people=list(page.object_list)),
         "invitations": Invitation.objects.filter(used_at__isnull=True),
         "roles": Role.values,
         "is_admin": has_role(request.user, Role.ADMIN),
@@ -361,22 +372,24 @@ def export(request: HttpRequest, kind: str) -> HttpResponseBase:
     """Every correction of faces that may be used, as a file that comes in again."""
     today = timezone.now().date().isoformat()
     audit.record(actor=_person(request), action="exported labels", subject=kind)
+    response: StreamingHttpResponse
     if kind == "zip":
-        with tempfile.TemporaryDirectory(prefix="mien-export-") as folder:
-            transfer.export_folder(folder=Path(folder) / "mien")
-            # FileResponse closes it, which removes it.
-            archive = tempfile.TemporaryFile()  # noqa: SIM115
-            transfer.write_zip(folder=Path(folder), target=archive)
+        # It has no name and is gone with this process. FileResponse closes it.
+        archive = tempfile.TemporaryFile()  # noqa: SIM115
+        transfer.export_zip(target=archive)
         archive.seek(0)
-        return FileResponse(
+        response = FileResponse(
             archive, as_attachment=True, filename=f"mien-labels-{today}.zip"
         )
-    write = transfer.export_csv if kind == "csv" else transfer.export_jsonl
-    content = {"csv": "text/csv", "jsonl": "application/jsonl"}[kind]
-    response = StreamingHttpResponse(write(), content_type=f"{content}; charset=utf-8")
-    response["Content-Disposition"] = (
-        f'attachment; filename="mien-labels-{today}.{kind}"'
-    )
+    else:
+        write = transfer.export_csv if kind == "csv" else transfer.export_jsonl
+        content = {"csv": "text/csv", "jsonl": "application/jsonl"}[kind]
+        response = StreamingHttpResponse(
+            write(), content_type=f"{content}; charset=utf-8"
+        )
+        response["Content-Disposition"] = (
+            f'attachment; filename="mien-labels-{today}.{kind}"'
+        )
     response["Cache-Control"] = "private, no-store"
     return response
 
@@ -422,12 +435,15 @@ def _live_words(live: selectors.LiveAccuracy) -> str:
 
 def _person_page(request: HttpRequest, subject: User) -> HttpResponse:
     figures = selectors.person_figures(person=subject)
+    said = selectors.human_votes().filter(author=subject)
+    judges = has_role(request.user, Role.ADJUDICATOR)
     context = {
         "figures": figures,
-        "days": day_plot(figures.labels_per_day),
+        "days": day_plot(selectors.labels_per_day(corrections=said)),
         "verdict_rows": count_rows(figures.by_verdict, VERDICT_WORDS),
         "agreement_rows": share_rows(figures.agreement_by_verdict, VERDICT_WORDS),
         "recent": selectors.recent_votes(person=subject),
+        "settled_until": timezone.now() if judges else selectors.settled_until(),
         "words": VERDICT_WORDS,
         "is_me": subject == request.user,
         "roles": Role.values,
@@ -451,8 +467,9 @@ def _page(
 
 def _picture(data: bytes) -> HttpResponse:
     response = HttpResponse(data, content_type="image/jpeg")
-    # Kept by this browser for the while that a face is before its annotator.
-    response["Cache-Control"] = "private, max-age=600"
+    # The desk holds the next ones in the page itself: nobody finds them after a
+    # log-out.
+    response["Cache-Control"] = "private, no-store"
     response["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return response
 

@@ -41,6 +41,10 @@ from webapp.curation.models import (
 )
 
 LEASE: Final = timedelta(minutes=10)
+CHANGE_WINDOW: Final = timedelta(hours=1)
+"""So long a label or a skip can be changed and undone. Only then its person may learn
+what others said: nobody can look first and agree afterwards."""
+
 MAX_HELD: Final = 10
 """Faces that one person may have before them; more would keep them from others."""
 
@@ -139,6 +143,28 @@ def get_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
         pk=claim_id, person=person, face__photo__training_consent_at__isnull=False
     ).first()
     if claim is None:
+        raise ClaimLost
+    return claim
+
+
+def changeable_claims(*, person: User) -> QuerySet[Claim]:
+    """What a person has labelled or skipped and can still change, the last one
+    first."""
+    return Claim.objects.filter(
+        person=person,
+        status__in=[ClaimStatus.VOTED, ClaimStatus.SKIPPED],
+        ended_at__gt=timezone.now() - CHANGE_WINDOW,
+    ).order_by("-ended_at", "-pk")
+
+
+def get_visible_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
+    """A claim whose face is before this person, or comes back when they look back;
+    ``ClaimLost`` for all others."""
+    claim = get_claim(person=person, claim_id=claim_id)
+    if (
+        claim.status != ClaimStatus.HELD
+        and not changeable_claims(person=person).filter(pk=claim.pk).exists()
+    ):
         raise ClaimLost
     return claim
 

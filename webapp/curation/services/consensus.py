@@ -45,7 +45,13 @@ SKIPS_TO_JUDGE: Final = 3
 MIN_WEIGHED_VOTES: Final = 20
 """Somebody who has said less is not weighed yet."""
 
+_QUALITY_STEP: Final = 0.001
+"""A quality that moved by less is left as it is: with every vote all of them move."""
+
+_BATCH: Final = 500
+
 _VOTING: Final = (Source.ANNOTATOR, Source.ADJUDICATOR)
+_BY_VOTES: Final = (ConsensusMethod.MAJORITY, ConsensusMethod.WEIGHTED)
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +139,7 @@ def weigh_people() -> int:
     faces = list(
         Consensus.objects.filter(
             state=ConsensusState.DECIDED,
-            method__in=[ConsensusMethod.MAJORITY, ConsensusMethod.WEIGHTED],
+            method__in=_BY_VOTES,
         ).values_list("face_id", flat=True)
     )
     votes = Correction.objects.filter(
@@ -160,34 +166,43 @@ def weigh_people() -> int:
         return 0
     chosen = [face for face, keep in zip(faces, voted, strict=True) if keep]
     weighed = weigh_votes(table[voted][:, spoken], _model_voices(chosen))
-    changed = 0
-    for face_id, verdict, quality in zip(
-        chosen, weighed.verdicts, weighed.quality, strict=True
-    ):
-        changed += _set_weighed(face_id, VERDICTS[int(verdict)], float(quality))
+    decided = [
+        (face_id, (VERDICTS[int(verdict)], float(quality)))
+        for face_id, verdict, quality in zip(
+            chosen, weighed.verdicts, weighed.quality, strict=True
+        )
+    ]
+    changed = sum(
+        _set_weighed(dict(decided[start : start + _BATCH]))
+        for start in range(0, len(decided), _BATCH)
+    )
     logger.info("%s votes of %s people weighed", len(chosen), int(spoken.sum()))
     return changed
 
 
-def _set_weighed(face_id: uuid.UUID, verdict: str, quality: float) -> bool:
-    with transaction.atomic():
-        consensus = (
-            Consensus.objects.select_for_update().filter(face_id=face_id).first()
-        )
-        # A vote that came meanwhile has made it something else: leave it alone.
-        if consensus is None or consensus.method not in (
-            ConsensusMethod.MAJORITY,
-            ConsensusMethod.WEIGHTED,
-        ):
-            return False
-        changed = consensus.verdict != verdict
-        if changed:
-            consensus.decided_at = timezone.now()
-        consensus.verdict = verdict
-        consensus.method = ConsensusMethod.WEIGHTED
-        consensus.quality = quality
-        consensus.save()
-        return changed
+@transaction.atomic
+def _set_weighed(weighed: dict[uuid.UUID, tuple[str, float]]) -> int:
+    """Enter verdict and quality by face; how many verdicts changed."""
+    rows = (
+        Consensus.objects.select_for_update()
+        # A vote that came meanwhile may have made it something else: that stays.
+        .filter(face_id__in=list(weighed), method__in=_BY_VOTES)
+        # As bulk labels lock them, so that neither waits for the other's.
+        .order_by("face_id")
+    )
+    changed = 0
+    for row in rows:
+        verdict, quality = weighed[row.face_id]
+        if row.verdict != verdict:
+            row.decided_at = timezone.now()
+            changed += 1
+        elif row.quality is not None and abs(row.quality - quality) < _QUALITY_STEP:
+            continue
+        row.verdict = verdict
+        row.method = ConsensusMethod.WEIGHTED
+        row.quality = quality
+        row.save(update_fields=["verdict", "method", "quality", "decided_at"])
+    return changed
 
 
 def _model_voices(face_ids: Sequence[uuid.UUID]) -> Float64Array:

@@ -23,7 +23,8 @@ def submit_flag(
 ) -> Correction:
     """A visitor's word on a face of a photo that they may see.
 
-    The same again changes nothing; another word takes the place of the first. With
+    The same again changes nothing, nor does the verdict alone where a comment was
+    given with it; another word or comment takes the place of the first. With
     consent the face comes onto the queue at once; should consent come later, the
     queue finds it. Raises ``DomainError`` for a verdict that is none, and ``NotFound``
     where the photo was deleted meanwhile.
@@ -35,6 +36,7 @@ def submit_flag(
         )
     if not visitor_key:
         raise DomainError("A flag needs its visitor.", code="no_visitor")
+    comment = comment[:MAX_COMMENT_LENGTH]
     with transaction.atomic():
         # Two clicks at once wait for each other.
         lock_photo(photo_id=face.photo_id)
@@ -42,7 +44,11 @@ def submit_flag(
             face=face, visitor_key=visitor_key, retracted_at__isnull=True
         )
         current = mine.first()
-        if current is not None and current.verdict == verdict:
+        if (
+            current is not None
+            and current.verdict == verdict
+            and comment in ("", current.comment)
+        ):
             return current
         mine.update(retracted_at=timezone.now())
         flag = Correction.objects.create(
@@ -50,7 +56,7 @@ def submit_flag(
             visitor_key=visitor_key,
             verdict=verdict,
             source=Source.VISITOR,
-            comment=comment[:MAX_COMMENT_LENGTH],
+            comment=comment,
         )
         enqueue_faces(face_ids=[face.pk], reason=Reason.FLAG)
     return flag

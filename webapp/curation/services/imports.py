@@ -1,7 +1,8 @@
 """A data folder is looked through, and its suspect faces come onto the queue.
 
 In the background and in small steps: every step is one transaction, the row says how
-far it got, and a folder that is looked through again passes over what is here.
+many faces came of it, and a folder that is looked through again passes over what is
+here.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from webapp.curation.models import (
     MAX_FOLDER_LENGTH,
     Correction,
     DatasetImport,
+    GoldFace,
     Reason,
     Source,
     Verdict,
@@ -124,15 +126,12 @@ def run_dataset_import(*, dataset_import: DatasetImport) -> None:
     try:
         serving = model_server.champion()
         files = _list(Path(row.folder), options)
-        _update(row, total=len(files), seen=0, queued_faces=0)
-        queued = gold = 0
+        _update(row, total=len(files), seen=0)
         for start in range(0, len(files), _STEP):
-            part = files[start : start + _STEP]
-            new, chosen = _take(part, row, options, serving, options.gold - gold)
-            queued, gold = queued + new, gold + chosen
-            _update(row, seen=min(start + _STEP, len(files)), queued_faces=queued)
-            if options.limit and queued >= options.limit:
+            if 0 < options.limit <= row.queued_faces:
                 break
+            _take(files[start : start + _STEP], row, options, serving)
+            _update(row, seen=min(start + _STEP, len(files)))
     except (DomainError, NoModelServes, OSError) as error:
         logger.error("import of %s failed: %s", row.folder, error)
         _update(
@@ -198,9 +197,8 @@ def _take(
     row: DatasetImport,
     options: ImportOptions,
     serving: ServingModel,
-    gold_wanted: int,
-) -> tuple[int, int]:
-    """One step; how many faces came onto the queue, and how many became gold."""
+) -> None:
+    """One step: faces come onto the queue or become gold, as many as are wanted yet."""
     read = [entry for entry in (_read(path, label) for path, label in files) if entry]
     marks = [_mark(data) for data, _, _ in read]
     known = set(
@@ -214,7 +212,7 @@ def _take(
         if mark not in known
     }
     if not fresh:
-        return 0, 0
+        return
     spec = serving.classifier.manifest.input
     crops = np.concatenate(
         [
@@ -224,14 +222,24 @@ def _take(
     )
     reading = serving.classifier.read_crops(crops)
     activations = serving.classifier.class_activation(reading.feature_map)
-    faces, golds = [], 0
     with transaction.atomic():
+        # Counted from what is there: a worker that died, or one that is slow and was
+        # taken for dead, has done a part of it.
+        row.refresh_from_db(
+            fields=["queued_faces"],
+            from_queryset=DatasetImport.objects.select_for_update(),
+        )
+        golds_left = options.gold - _count_golds(row)
+        faces_left = options.limit - row.queued_faces if options.limit else _STEP
+        faces: list[uuid.UUID] = []
         folder_account = _folder_account(Path(row.folder))
         for index, (mark, (_, image, label)) in enumerate(fresh.items()):
+            if len(faces) >= faces_left:
+                break
             scores = reading.scores[index]
             belief = scores.probabilities[label] if label != NO_LABEL else 1.0
             suspect = belief < SUSPECT_BELOW and scores.confidence > belief
-            is_gold = golds < gold_wanted and label != NO_LABEL and belief >= SURE_FROM
+            is_gold = golds_left > 0 and label != NO_LABEL and belief >= SURE_FROM
             if not (suspect or options.everything or is_gold):
                 continue
             face = _enter(image, mark, row, serving, crops[index])
@@ -252,11 +260,20 @@ def _take(
             if is_gold:
                 verdict = Verdict(EMOTIONS[label].value)
                 add_gold(face_id=face.pk, verdict=verdict, chosen_by=row.started_by)
-                golds += 1
+                golds_left -= 1
             else:
                 faces.append(face.pk)
         queued = enqueue_faces(face_ids=faces, reason=Reason.SUSPECT)
-    return queued, golds
+        _update(row, queued_faces=row.queued_faces + queued)
+
+
+def _count_golds(row: DatasetImport) -> int:
+    """Gold faces that this import has made; those that people chose of the same
+    folder were put on the queue first."""
+    made = GoldFace.objects.filter(
+        face__photo__visitor_key=_visitor_key(row), created_at__gte=row.created_at
+    )
+    return made.exclude(face__queue_item__reason=Reason.SUSPECT).count()
 
 
 def _read(path: Path, label: int) -> tuple[bytes, Image.Image, int] | None:
@@ -279,7 +296,7 @@ def _enter(
     now = timezone.now()
     name = default_storage.save(new_file_name(), ContentFile(encode_jpeg(image)))
     photo = Photo.objects.create(
-        visitor_key=hashlib.sha256(f"import:{row.folder}".encode()).hexdigest(),
+        visitor_key=_visitor_key(row),
         file_name=name,
         width_px=image.width,
         height_px=image.height,
@@ -318,6 +335,10 @@ def _folder_account(folder: Path) -> User:
         defaults={"role": Role.ANNOTATOR, "is_active": False, "password": "!"},
     )
     return person
+
+
+def _visitor_key(row: DatasetImport) -> str:
+    return hashlib.sha256(f"import:{row.folder}".encode()).hexdigest()
 
 
 def _mark(data: bytes) -> str:

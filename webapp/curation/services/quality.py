@@ -5,9 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from django.db import transaction
+from django.db.models import F, Max, OuterRef, Q, Subquery, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from webapp.accounts.models import User
@@ -57,26 +60,44 @@ class GoldScore:
         return self.answers >= GOLD_MINIMUM and self.right < GOLD_PASS * self.answers
 
 
-def gold_score(*, person: User) -> GoldScore:
-    """Over the last thirty gold answers since the last pause was lifted."""
-    answers = Correction.objects.filter(
-        author=person,
-        source=Source.ANNOTATOR,
-        retracted_at__isnull=True,
-        face__gold__isnull=False,
-        face__claims__person=person,
-        face__claims__is_gold=True,
-        face__claims__status=ClaimStatus.VOTED,
-    ).order_by("-created_at")
+def gold_scores(*, people: Sequence[User], until: datetime) -> dict[int, GoldScore]:
+    """Of each person, by id, over the last thirty gold answers up to a moment, since
+    the last pause was lifted."""
     lifted = (
-        Pause.objects.filter(person=person, lifted_at__isnull=False)
-        .order_by("-lifted_at")
-        .first()
+        Pause.objects.filter(person=OuterRef("author"))
+        .order_by()
+        .values("person")
+        .annotate(last=Max("lifted_at"))
+        .values("last")
     )
-    if lifted is not None:
-        answers = answers.filter(created_at__gt=lifted.lifted_at)
-    rows = list(answers.values_list("verdict", "face__gold__verdict")[:GOLD_WINDOW])
-    return GoldScore(len(rows), sum(given == known for given, known in rows))
+    answers = (
+        Correction.objects.filter(
+            author__in=people,
+            created_at__lte=until,
+            source=Source.ANNOTATOR,
+            retracted_at__isnull=True,
+            face__gold__isnull=False,
+            face__claims__person=F("author"),
+            face__claims__is_gold=True,
+            face__claims__status=ClaimStatus.VOTED,
+        )
+        .alias(lifted=Subquery(lifted))
+        .filter(Q(lifted__isnull=True) | Q(created_at__gt=F("lifted")))
+        .annotate(
+            place=Window(RowNumber(), partition_by="author", order_by="-created_at")
+        )
+        .filter(place__lte=GOLD_WINDOW)
+        .values_list("author", "verdict", "face__gold__verdict")
+    )
+    right: dict[int, list[bool]] = {person.pk: [] for person in people}
+    for author, given, known in answers:
+        right[author].append(given == known)
+    return {pk: GoldScore(len(rows), sum(rows)) for pk, rows in right.items()}
+
+
+def gold_score(*, person: User) -> GoldScore:
+    """Of one person, up to now."""
+    return gold_scores(people=[person], until=timezone.now())[person.pk]
 
 
 def pause_if_unreliable(*, person: User) -> Pause | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -114,9 +113,7 @@ def export_csv() -> Iterator[str]:
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
     for row in export_rows():
-        # A spreadsheet would run a comment that begins like a formula.
-        row["comment"] = _quoted(row["comment"])
-        writer.writerow(row)
+        writer.writerow({name: _quoted(value) for name, value in row.items()})
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
@@ -149,9 +146,7 @@ def read_csv(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 f"The file has no column {', '.join(sorted(missing))}.", code="bad_file"
             )
         for row in reader:
-            row = {key: value or None for key, value in row.items() if key}
-            row["comment"] = _unquoted(row.get("comment"))
-            yield row
+            yield {name: _unquoted(value) for name, value in row.items() if name}
     except csv.Error as error:
         raise DomainError(
             f"After line {reader.line_num} the file cannot be read: {error}.",
@@ -207,6 +202,22 @@ def export_folder(*, folder: Path) -> int:
     if folder.exists() and any(folder.iterdir()):
         raise DomainError(f"{folder} is not empty.", code="folder_not_empty")
     folder.mkdir(parents=True, exist_ok=True)
+    faces = 0
+    for name, data in _folder_files():
+        write_atomically(folder / name, data)
+        faces += name != MANIFEST_NAME
+    return faces
+
+
+def export_zip(*, target: IO[bytes]) -> None:
+    """The same folder as one archive, with no picture on disk by itself."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in _folder_files():
+            archive.writestr(f"mien/{name}", data)
+
+
+def _folder_files() -> Iterator[tuple[str, bytes]]:
+    """Name and content of each, the manifest last."""
     history: dict[str, list[dict[str, Any]]] = {}
     for row in export_rows():
         history.setdefault(row["face_id"], []).append(row)
@@ -215,11 +226,9 @@ def export_folder(*, folder: Path) -> int:
         rows = history[str(face.pk)]
         label = rows[0]["consensus"] or _OPEN_FOLDER
         name = f"{label}/{face.pk}.png"
-        (folder / label).mkdir(exist_ok=True)
-        (folder / name).write_bytes(bytes(face.crop))
+        yield name, bytes(face.crop)
         lines.append(json.dumps({"file": name, "corrections": rows}))
-    write_atomically(folder / MANIFEST_NAME, ("\n".join(lines) + "\n").encode())
-    return len(lines)
+    yield MANIFEST_NAME, ("\n".join(lines) + "\n").encode()
 
 
 def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
@@ -235,18 +244,6 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(rows, list):
             raise _bad_line(number, "its corrections are no list")
         yield from rows
-
-
-def write_zip(*, folder: Path, target: IO[bytes]) -> None:
-    """Everything below a folder as one archive."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                with (
-                    path.open("rb") as source,
-                    archive.open(path.relative_to(folder).as_posix(), "w") as sink,
-                ):
-                    shutil.copyfileobj(source, sink)
 
 
 class _Row(serializers.Serializer[Any]):
@@ -330,12 +327,15 @@ def _author(name: str | None, source: str, people: dict[str, User]) -> User | No
     return people[name]
 
 
-def _quoted(comment: str | None) -> str | None:
-    return f"'{comment}" if comment and comment[0] in "=+-@'\t\r" else comment
+def _quoted(value: Any) -> Any:
+    """A spreadsheet would run text that begins like a formula."""
+    if isinstance(value, str) and value.startswith(tuple("=+-@'\t\r\n")):
+        return f"'{value}"
+    return value
 
 
-def _unquoted(comment: str | None) -> str | None:
-    return comment[1:] if comment and comment[0] == "'" else comment
+def _unquoted(text: str | None) -> str | None:
+    return text.removeprefix("'") or None if text else None
 
 
 def _bad_line(number: int, reason: str) -> DomainError:

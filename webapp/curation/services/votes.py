@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from webapp.accounts.models import Role, User
@@ -27,6 +27,7 @@ from webapp.curation.models import (
 )
 from webapp.curation.services.claims import (
     LEASE,
+    changeable_claims,
     get_claim,
     refuse_paused,
     take_slot,
@@ -66,7 +67,7 @@ def submit_correction(
             ended_at=timezone.now(),
         )
         if not voted:
-            return _given_before(claim, word)
+            return _given_before(claim, word, comment)
         correction = _append(
             face_id=claim.face_id,
             person=person,
@@ -104,8 +105,8 @@ def skip_face(*, person: User, claim_id: uuid.UUID) -> None:
 def undo(*, person: User) -> Claim:
     """Take back the last vote or skip; its face is before this person again.
 
-    Up to twenty steps in a row. The retracted vote stays in the history. Raises
-    ``NothingToUndo``.
+    Up to twenty steps in a row, each for an hour. The retracted vote stays in the
+    history. Raises ``NothingToUndo``.
     """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=person.pk)
@@ -116,48 +117,43 @@ def undo(*, person: User) -> Claim:
             raise NothingToUndo(
                 f"That were {UNDO_STEPS} steps back: please label these faces first."
             )
-        claim = ended_claims(person=person).first()
+        claim = changeable_claims(person=person).first()
         if claim is None:
-            raise NothingToUndo("There is nothing to undo.")
+            raise NothingToUndo("There is nothing to undo of the last hour.")
         return _reopen(claim)
 
 
 def revise_correction(
-    *, person: User, claim_id: uuid.UUID, verdict: str, key: str = ""
+    *, person: User, claim_id: uuid.UUID, verdict: str, comment: str = ""
 ) -> Correction:
-    """Change one of the last twenty votes, without losing one's place.
+    """Change a vote of the last hour, without losing one's place.
 
-    Raises ``ClaimLost`` or ``Conflict``.
+    Raises ``ClaimLost``, ``Conflict`` or ``Paused``.
     """
     word = _verdict(verdict)
+    _check_comment(comment)
     claim = get_claim(person=person, claim_id=claim_id)
-    recent = set(ended_claims(person=person).values_list("pk", flat=True)[:UNDO_STEPS])
-    if claim.status != ClaimStatus.VOTED or claim.pk not in recent:
-        raise Conflict(
-            f"Only your last {UNDO_STEPS} labels can be changed.", code="too_late"
-        )
     with transaction.atomic():
         refuse_paused(person=person)
         consensus = lock_consensus(face_id=claim.face_id)
+        # Asked under the lock: an undo may have brought the face back meanwhile.
+        voted = changeable_claims(person=person).filter(status=ClaimStatus.VOTED)
+        if not voted.filter(pk=claim.pk).exists():
+            raise Conflict(
+                "Only a label of the last hour can be changed.", code="too_late"
+            )
         _retract(face_id=claim.face_id, person=person)
         correction = _append(
             face_id=claim.face_id,
             person=person,
             source=Source.ANNOTATOR,
             verdict=word,
-            key=key,
+            comment=comment,
         )
         refresh_consensus(consensus=consensus)
         if claim.is_gold:
             pause_if_unreliable(person=person)
     return correction
-
-
-def ended_claims(*, person: User) -> QuerySet[Claim]:
-    """What a person has labelled or skipped, the last one first."""
-    return Claim.objects.filter(
-        person=person, status__in=[ClaimStatus.VOTED, ClaimStatus.SKIPPED]
-    ).order_by("-ended_at", "-pk")
 
 
 def adjudicate(
@@ -279,13 +275,13 @@ def _reopen(claim: Claim) -> Claim:
     return claim
 
 
-def _given_before(claim: Claim, verdict: Verdict) -> Correction:
+def _given_before(claim: Claim, verdict: Verdict, comment: str) -> Correction:
     correction = Correction.objects.filter(
         face_id=claim.face_id, author_id=claim.person_id, retracted_at__isnull=True
     ).first()
     if correction is None:
         raise ClaimLost
-    if correction.verdict != verdict:
+    if (correction.verdict, correction.comment) != (verdict, comment):
         raise Conflict(
             "You have labelled this face already; undo that first.", code="voted"
         )

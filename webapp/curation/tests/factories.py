@@ -5,11 +5,13 @@ from datetime import timedelta
 
 import factory
 import numpy as np
+from django.db.models import F
 from django.utils import timezone
 from PIL import Image
 
 from webapp.accounts.models import Role, User
-from webapp.curation.models import Consensus, QueueItem, Reason
+from webapp.curation.models import Claim, Consensus, Correction, QueueItem, Reason
+from webapp.curation.services.claims import CHANGE_WINDOW
 from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
 from webapp.registry.models import ModelVersion
 
@@ -107,3 +109,10 @@ class QueuedFaceFactory(FaceFactory):
     ) -> None:
         QueueItem.objects.create(face=self, reason=reason or Reason.FLAG, **fields)
         Consensus.objects.create(face=self)
+
+
+def let_labels_settle() -> None:
+    """As if the time in which they can be changed were over."""
+    ended = Claim.objects.filter(ended_at__isnull=False)
+    ended.update(ended_at=F("ended_at") - CHANGE_WINDOW)
+    Correction.objects.update(created_at=F("created_at") - CHANGE_WINDOW)

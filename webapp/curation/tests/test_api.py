@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from webapp.accounts.models import User
@@ -38,15 +40,20 @@ def test_face_goes_through_the_api_from_claim_to_label(annotator: Person) -> Non
     (claim,) = call(client, "POST", f"{ROOT}/claims", {}).json()["claims"]
     assert client.get(claim["face"]).status_code == 200
 
-    body = {"verdict": "sad", "duration_ms": 700, "key": "2"}
+    body = {"verdict": "sad", "duration_ms": 700, "key": "2", "comment": "teary"}
     answer = call(client, "POST", f"{ROOT}/claims/{claim['id']}/verdict", body)
 
     assert answer.status_code == 201
     assert answer.json()["today"] == 1
     changed = call(
-        client, "PUT", f"{ROOT}/claims/{claim['id']}/verdict", {"verdict": "happy"}
+        client,
+        "PUT",
+        f"{ROOT}/claims/{claim['id']}/verdict",
+        {"verdict": "happy", "comment": "tears of joy"},
     )
     assert changed.status_code == 200
+    said = Correction.objects.filter(face=face).values_list("verdict", "comment")
+    assert list(said) == [("sad", "teary"), ("happy", "tears of joy")]
     assert call(client, "POST", f"{ROOT}/undo").json()["id"] == claim["id"]
     assert Correction.objects.filter(face=face).count() == 2
     assert call(client, "POST", f"{ROOT}/claims/{claim['id']}/skip").status_code == 204
@@ -89,6 +96,13 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
             "bad_verdict",
         ),
         ("POST", f"/claims/{NOBODYS}/verdict", {}, 400, "bad_verdict"),
+        (
+            "POST",
+            f"/claims/{NOBODYS}/verdict",
+            {"verdict": "sad", "key": "=1+1"},
+            400,
+            "bad_verdict",
+        ),
         ("POST", f"/claims/{NOBODYS}/skip", None, 404, "claim_lost"),
         ("POST", "/undo", None, 409, "nothing_to_undo"),
         ("GET", f"/faces/{NOBODYS}/history", None, 403, "blind"),
@@ -174,6 +188,24 @@ def test_figures_of_the_queue_and_of_people(admin: Person) -> None:
     rows = {row["person"]: row for row in client.get(f"{ROOT}/people").json()}
     assert rows[person.username]["median_ms"] == 900
     assert client.get(f"{ROOT}/me").json()["votes"] == 0
+
+
+def test_people_take_as_many_queries_as_one(
+    judge: Person, django_assert_num_queries: Any
+) -> None:
+    client, _ = judge
+    with CaptureQueriesContext(connection) as alone:
+        assert len(client.get(f"{ROOT}/people").json()) == 1
+    PersonFactory.create_batch(12)
+    QueuedFaceFactory.create_batch(3)
+    for person in User.objects.all()[:5]:
+        (claim,) = claim_faces(person=person)
+        submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    with django_assert_num_queries(len(alone)):
+        rows = client.get(f"{ROOT}/people").json()
+
+    assert sum(row["votes"] for row in rows) == 5
 
 
 def test_admin_lifts_a_pause_and_invites(admin: Person) -> None:

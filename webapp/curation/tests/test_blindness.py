@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 
@@ -14,10 +15,12 @@ from webapp.curation.models import Claim, Correction, QueueItem
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.flags import submit_flag
 from webapp.curation.services.quality import add_gold
+from webapp.curation.services.votes import submit_correction, undo
 from webapp.curation.tests.factories import (
     FaceFactory,
     PersonFactory,
     QueuedFaceFactory,
+    let_labels_settle,
 )
 from webapp.photos.models import Face
 
@@ -151,3 +154,52 @@ def test_claims_do_not_name_their_face(annotator: Person) -> None:
     ids = {uuid.UUID(text) for text in _UUID.findall(page)}
     assert ids == {claim.pk}
     assert face.pk not in ids
+
+
+def test_nobody_looks_and_then_changes_their_vote(annotator: Person) -> None:
+    """What others said, and what was decided, comes when the vote can no longer be
+    changed, and never before."""
+    client, person = annotator
+    face = known_face("happy", "surprise", "neutral")
+    (claim,) = claim_faces(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="neutral")
+    history = reverse("api-history", args=[face.pk])
+    page = reverse("curation:history", args=[face.pk])
+    change = reverse("api-vote", args=[claim.pk])
+    sad = json.dumps({"verdict": "sad"})
+
+    refusal = client.get(history)
+    assert refusal.status_code == client.get(page).status_code == 403
+    assert "an hour after" in refusal.json()["detail"]
+    me = client.get(reverse("curation:me")).content.decode()
+    assert page not in me
+    assert "told an hour later" in me
+    assert client.get(reverse("api-me")).json()["agreement"] is None
+    assert client.put(change, sad, "application/json").status_code == 200
+    undo(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="neutral")
+
+    let_labels_settle()
+
+    assert client.get(history).status_code == client.get(page).status_code == 200
+    assert page in client.get(reverse("curation:me")).content.decode()
+    assert client.get(reverse("api-me")).json()["agreement"] == 1.0
+    assert client.put(change, sad, "application/json").status_code == 409
+    assert client.post(reverse("api-undo")).status_code == 409
+
+
+def test_nobody_learns_which_face_was_gold_while_they_can_change_it(
+    annotator: Person,
+) -> None:
+    client, person = annotator
+    face = FaceFactory()
+    add_gold(face_id=face.pk, verdict="happy", chosen_by=None)
+    claim = Claim.objects.create(
+        face=face, person=person, is_gold=True, expires_at="2100-01-01T00:00Z"
+    )
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+    assert client.get(reverse("api-me")).json()["gold_answers"] == 0
+
+    let_labels_settle()
+
+    assert client.get(reverse("api-me")).json()["gold_answers"] == 1

@@ -127,6 +127,24 @@ def test_deleted_photo_takes_its_flags_along(client: Client) -> None:
     assert client.get(url).status_code == 404
 
 
+def test_the_same_flag_again_changes_nothing_but_a_new_comment_is_kept() -> None:
+    face = FaceFactory(photo=ReadPhotoFactory())
+
+    def say(comment: str) -> Correction:
+        return submit_flag(
+            face=face, visitor_key="v" * 64, verdict="sad", comment=comment
+        )
+
+    first = say("teary")
+    assert say("teary") == say("") == first
+
+    second = say("the brows")
+
+    assert second.comment == "the brows"
+    first.refresh_from_db()
+    assert first.retracted_at is not None
+
+
 def test_flag_of_a_photo_that_another_tab_deletes_is_404(client: Client) -> None:
     face = FaceFactory(photo=ReadPhotoFactory())
     shown = Face.objects.get(pk=face.pk)

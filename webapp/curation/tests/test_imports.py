@@ -16,12 +16,14 @@ from tests.models import write_tiny_model
 from webapp.core.errors import DomainError
 from webapp.curation import tasks
 from webapp.curation.models import Correction, DatasetImport, GoldFace, QueueItem
+from webapp.curation.services import imports
 from webapp.curation.services.imports import (
     ImportOptions,
     claim_dataset_import,
     start_dataset_import,
     sweep_dataset_imports,
 )
+from webapp.curation.services.queue import enqueue_faces
 from webapp.photos.models import Face, Photo
 from webapp.photos.services.serving import ModelServer
 from webapp.registry.services import promote_model_version, register_model_version
@@ -101,6 +103,35 @@ def test_everything_can_be_queued_up_to_a_limit_and_some_made_gold(
     assert {gold.verdict for gold in GoldFace.objects.all()} == {"happy"}
 
 
+def test_limit_holds_to_the_face_and_over_the_death_of_a_worker(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "_STEP", 4)
+    entered = iter(range(100))
+
+    def dies_in_the_third_step(**fields: object) -> int:
+        if next(entered) == 2:
+            raise SystemExit
+        return enqueue_faces(**fields)
+
+    monkeypatch.setattr(imports, "enqueue_faces", dies_in_the_third_step)
+    options = ImportOptions(everything=True, limit=7, gold=2)
+    row = start_dataset_import(folder=folder, options=options, started_by=None)
+    with pytest.raises(SystemExit):
+        tasks.import_dataset(str(row.pk))
+    row.refresh_from_db()
+    assert row.queued_faces == QueueItem.objects.count() < 7
+    assert GoldFace.objects.count() == 2
+
+    DatasetImport.objects.update(status=DatasetImport.Status.QUEUED)
+    tasks.import_dataset(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.status == "done"
+    assert row.queued_faces == QueueItem.objects.count() == 7
+    assert GoldFace.objects.count() == 2
+
+
 def test_a_second_worker_does_not_take_the_same_import(folder: Path) -> None:
     row = start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
 
@@ -162,14 +193,11 @@ def test_import_that_cannot_be_is_refused_before_it_begins(
     assert not DatasetImport.objects.exists()
 
 
-def test_folder_whose_name_is_no_utf8_is_to_be_renamed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = Path(os.fsdecode(b"/data/na\xefve"))
-    monkeypatch.setattr(Path, "resolve", lambda _: odd)
+def test_folder_whose_name_is_no_utf8_is_to_be_renamed(folder: Path) -> None:
+    odd = folder.rename(folder.with_name(os.fsdecode(b"na\xefve")))
 
     with pytest.raises(DomainError, match="is no UTF-8"):
-        start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
+        start_dataset_import(folder=odd, options=ImportOptions(), started_by=None)
 
 
 def test_command_shows_progress_and_refuses_clearly(folder: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError, NotFound
@@ -156,12 +158,16 @@ def test_from_five_people_on_reliability_outweighs_number() -> None:
     contested = Consensus.objects.get(verdict="neutral")
     assert contested.method == "majority"
 
-    assert weigh_people() == 1
+    with CaptureQueriesContext(connection) as queries:
+        assert weigh_people() == 1
+    assert sum(query["sql"].startswith("SAVEPOINT") for query in queries) == 1
 
     contested.refresh_from_db()
     assert (contested.verdict, contested.method) == ("happy", "weighted")
     assert Consensus.objects.exclude(quality=None).count() == 60
-    assert weigh_people() == 0
+    with CaptureQueriesContext(connection) as queries:
+        assert weigh_people() == 0
+    assert not [query for query in queries if "UPDATE" in query["sql"]]
 
 
 def test_below_five_people_the_majority_stays() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 from io import StringIO
 from pathlib import Path
@@ -32,9 +34,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def history() -> list[dict[str, object]]:
-    """Votes, a flag, an undo, a batch and awkward comments."""
+    """Votes, a flag, an undo, a batch, and awkward names, keys and comments."""
     faces = QueuedFaceFactory.create_batch(3)
-    person = PersonFactory()
+    person = PersonFactory(username="@ada")
     for comment in ("=1+1", "'quoted'", 'a "b", ü\nnew line'):
         (claim,) = claim_faces(person=person)
         submit_correction(
@@ -42,7 +44,7 @@ def history() -> list[dict[str, object]]:
             claim_id=claim.pk,
             verdict="sad",
             duration_ms=12,
-            key="2",
+            key="=2",
             comment=comment,
         )
     claim = undo(person=person)
@@ -88,7 +90,11 @@ def test_what_goes_out_comes_in_again_to_the_last_field(
 
 
 def test_formulas_do_not_reach_a_spreadsheet(history: list[object]) -> None:
-    assert ",'=1+1," in "".join(export_csv())
+    text = "".join(export_csv())
+    cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+
+    assert {"'=1+1", "'@ada", "'=2"} <= set(cells)
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n")]
 
 
 def test_folder_is_a_data_set_with_one_folder_a_label(

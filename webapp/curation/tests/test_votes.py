@@ -11,6 +11,7 @@ from webapp.curation.errors import ClaimLost, NothingToUndo, Paused
 from webapp.curation.models import Claim, Consensus, Correction, Pause, QueueItem
 from webapp.curation.services import votes
 from webapp.curation.services.claims import claim_faces, give_back_claims
+from webapp.curation.services.consensus import lock_consensus
 from webapp.curation.services.votes import (
     adjudicate,
     adjudicate_many,
@@ -25,6 +26,7 @@ from webapp.curation.tests.factories import (
     FaceFactory,
     PersonFactory,
     QueuedFaceFactory,
+    let_labels_settle,
 )
 from webapp.photos.models import Face
 
@@ -244,15 +246,50 @@ def test_vote_can_be_changed_on_the_way_back() -> None:
     assert Correction.objects.filter(author=person).count() == 2
 
 
-def test_vote_of_long_ago_stays() -> None:
-    QueuedFaceFactory.create_batch(21)
+def test_vote_of_more_than_an_hour_ago_stays() -> None:
+    QueuedFaceFactory()
     person = PersonFactory()
     (claim,) = claim_faces(person=person)
-    for _ in range(21):
-        vote(person, "happy")
+    submit_correction(person=person, claim_id=claim.pk, verdict="happy")
+    let_labels_settle()
 
-    with pytest.raises(Conflict, match="last 20"):
+    with pytest.raises(Conflict, match="of the last hour"):
         revise_correction(person=person, claim_id=claim.pk, verdict="sad")
+    with pytest.raises(NothingToUndo, match="of the last hour"):
+        undo(person=person)
+
+
+def test_vote_that_was_undone_meanwhile_is_not_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    def undone_first(**fields: uuid.UUID) -> Consensus:
+        monkeypatch.setattr(votes, "lock_consensus", lock_consensus)
+        undo(person=person)
+        return lock_consensus(**fields)
+
+    monkeypatch.setattr(votes, "lock_consensus", undone_first)
+    with pytest.raises(Conflict):
+        revise_correction(person=person, claim_id=claim.pk, verdict="happy")
+
+    assert Correction.objects.get().verdict == "sad"
+    monkeypatch.undo()
+
+
+def test_the_same_vote_with_another_comment_is_not_swallowed() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+    with pytest.raises(Conflict, match="undo"):
+        submit_correction(
+            person=person, claim_id=claim.pk, verdict="sad", comment="teary"
+        )
 
 
 def test_paused_person_cannot_vote() -> None:
