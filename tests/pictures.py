@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+JPEG_SCAN, JPEG_COMMENT = b"\xff\xda", b"\xff\xfe"
+
 
 def astronaut() -> Image.Image:
     """Eileen Collins, 512 x 512, one face (NASA, public domain; scikit-image)."""
@@ -37,6 +39,15 @@ def encode(image: Image.Image, image_format: str = "JPEG", **options: Any) -> by
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def with_repeated(image: Image.Image, marker: bytes, times: int) -> bytes:
+    """A progressive JPEG in which the last segment of that marker comes so many times
+    more."""
+    data = encode(image, progressive=True, comment=b"-")
+    start = data.rindex(marker)
+    end = data.index(b"\xff", start + len(marker))
+    return data[:start] + data[start:end] * times + data[start:]
 
 
 def as_form(image: bytes, **fields: str) -> tuple[bytes, str]:

@@ -368,7 +368,6 @@ TAKEN: dict[str, Case] = {
             "x" * 500 + ".jpg",
         )
     },
-    "two photos in one field": Case(202, "", body=lambda: part(JPEG) + part(PNG) + END),
     "fields that nobody asked for": Case(
         202,
         "",
@@ -386,6 +385,9 @@ REQUESTS: dict[str, Case] = {
     "a name of dots": upload(400, SEND_IMAGE, JPEG, file_name="."),
     "a name of 5000 letters": upload(
         400, "header size exceeded", JPEG, file_name="x" * 5000
+    ),
+    "two photos in one field": Case(
+        400, "several to /api/v1/batches", body=lambda: part(JPEG) + part(PNG) + END
     ),
     "another field": Case(400, SEND_IMAGE, body=lambda: part(JPEG, "photo") + END),
     "text as the photo": Case(
@@ -417,12 +419,18 @@ REQUESTS: dict[str, Case] = {
     ),
     "a choice that is none": Case(
         400,
-        "valid boolean",
+        "keep: Must be a valid boolean.",
         body=lambda: part(b"maybe", "keep", None) + part(JPEG) + END,
     ),
     "a photo as JSON": document(415, "Unsupported media type", b"{}", "/api/v1/photos"),
     "an encoding that is none": Case(
         415, "Unsupported media type", body=b"x", kind="text/plain; charset=nonsense"
+    ),
+    "a form of another site": Case(
+        403,
+        "from a page of another site",
+        body=lambda: part(JPEG) + END,
+        headers={"Sec-Fetch-Site": "cross-site"},
     ),
     "a key that is too long": Case(
         400,

@@ -11,7 +11,6 @@ from rest_framework import serializers, status
 from rest_framework.parsers import FormParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
 from webapp.core.api import ErrorSerializer, JSONParser
@@ -19,7 +18,14 @@ from webapp.curation.models import MAX_COMMENT_LENGTH, Verdict
 from webapp.curation.receipts import receipt_secret
 from webapp.curation.services.flags import retract_flag, submit_flag
 from webapp.curation.visitor_views import face_of
-from webapp.photos.api import SECRET_PARAMETERS, validated, visible_photo
+from webapp.photos.api import (
+    CROSS_SITE,
+    SECRET_PARAMETERS,
+    VisitorView,
+    private,
+    validated,
+    visible_photo,
+)
 from webapp.photos.views.common import count_request
 
 _ERROR = OpenApiResponse(ErrorSerializer)
@@ -37,7 +43,7 @@ class ReceiptSerializer(serializers.Serializer[Any]):
     receipt = serializers.URLField(help_text="A secret page that follows the flag.")
 
 
-class FlagView(APIView):
+class FlagView(VisitorView):
     """That the model is wrong about a face. A flag asks people; it never trains."""
 
     parser_classes = [JSONParser, FormParser]
@@ -47,7 +53,13 @@ class FlagView(APIView):
         summary="Say what a face should be",
         request=FlagSerializer,
         parameters=SECRET_PARAMETERS,
-        responses={201: ReceiptSerializer, 400: _ERROR, 404: _ERROR, 429: _ERROR},
+        responses={
+            201: ReceiptSerializer,
+            400: _ERROR,
+            **CROSS_SITE,
+            404: _ERROR,
+            429: _ERROR,
+        },
     )
     def post(self, request: Request, photo_id: uuid.UUID, index: int) -> Response:
         face = face_of(visible_photo(request, photo_id), index)
@@ -57,7 +69,7 @@ class FlagView(APIView):
         count_request(request, "flag", known)
         flag = submit_flag(face=face, visitor_key=visitor.key, **fields)
         page = reverse("flags:receipt", args=[flag.pk, receipt_secret(flag.pk)])
-        response = Response(
+        response = private(
             {"id": flag.pk, "receipt": request.build_absolute_uri(page)},
             status=status.HTTP_201_CREATED,
         )
@@ -68,7 +80,7 @@ class FlagView(APIView):
         operation_id="unflag_face",
         summary="Take a flag back",
         parameters=SECRET_PARAMETERS,
-        responses={204: None, 404: _ERROR},
+        responses={204: None, **CROSS_SITE, 404: _ERROR},
     )
     def delete(self, request: Request, photo_id: uuid.UUID, index: int) -> Response:
         face = face_of(visible_photo(request, photo_id), index)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers, status
 from rest_framework.parsers import MultiPartParser
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from webapp.accounts.models import ApiKey
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
-from webapp.core.api import ErrorSerializer, JSONParser
-from webapp.core.errors import DomainError
+from webapp.core.api import ErrorSerializer, JSONParser, sentence_of
+from webapp.core.errors import DomainError, NotAllowed
 from webapp.core.rates import client_address
 from webapp.photos.access import photo_secret
 from webapp.photos.models import Batch, Photo
@@ -26,6 +29,7 @@ from webapp.photos.selectors import (
     get_photo,
     get_photo_result,
     get_photo_results,
+    photos_in,
     photos_of,
 )
 from webapp.photos.serializers import (
@@ -39,10 +43,13 @@ from webapp.photos.serializers import (
 from webapp.photos.services.batches import delete_batch, submit_batch
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo, delete_photos_of
-from webapp.photos.services.intake import MAX_IDEMPOTENCY_KEY_LENGTH, submit_photo
+from webapp.photos.services.intake import (
+    MAX_IDEMPOTENCY_KEY_LENGTH,
+    submit_photo,
+)
 from webapp.photos.services.live import read_frame
 from webapp.photos.services.sharing import create_share_link, revoke_share_links
-from webapp.photos.views.common import count_request
+from webapp.photos.views.common import count_request, count_uploads
 
 SECRET_HEADER = "X-Photo-Secret"  # noqa: S105
 _LISTED = 100
@@ -83,8 +90,45 @@ class FrameSerializer(serializers.Serializer[Any]):
     )
 
 
+class VisitorView(APIView):
+    """A view that knows its visitor by an API key or else by a cookie, and asks for no
+    token: nothing is changed at the word of another site.
+
+    Such a request comes without the visitor's cookie, which is ``SameSite=Lax``, and
+    the new one in its answer would take the place of the visitor's own.
+    """
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if (
+            request.method not in SAFE_METHODS
+            and not isinstance(request.auth, ApiKey)
+            and _is_of_another_site(request)
+        ):
+            raise NotAllowed(
+                "This came from a page of another site. Please use a page of this "
+                "one, or an API key.",
+                code="cross_site",
+            )
+
+
+def _is_of_another_site(request: Request) -> bool:
+    """As far as the client says: browsers do, programs need not."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    # Browsers leave that header out where there is no TLS, and old ones always.
+    origin = request.headers.get("Origin")
+    return (
+        origin is not None
+        and origin.partition("://")[2] != request.get_host()
+        and origin not in settings.CSRF_TRUSTED_ORIGINS
+    )
+
+
 _ERROR = OpenApiResponse(ErrorSerializer)
-_REFUSALS = {400: _ERROR, 413: _ERROR, 415: _ERROR, 429: _ERROR, 503: _ERROR}
+CROSS_SITE = {403: _ERROR}
+_REFUSALS = dict.fromkeys((400, 403, 413, 415, 429, 503), _ERROR)
 SECRET_PARAMETERS = [
     OpenApiParameter(
         "secret", OpenApiTypes.STR, OpenApiParameter.QUERY, description="The secret."
@@ -98,7 +142,7 @@ SECRET_PARAMETERS = [
 ]
 
 
-class PhotosView(APIView):
+class PhotosView(VisitorView):
     """Photos of this browser."""
 
     parser_classes = [MultiPartParser]
@@ -114,18 +158,28 @@ class PhotosView(APIView):
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
-                OpenApiTypes.STR,
+                {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_LENGTH},
                 OpenApiParameter.HEADER,
                 description=(
-                    "The same key with the same photo again returns the first one "
-                    f"(at most {MAX_IDEMPOTENCY_KEY_LENGTH} characters)."
+                    "Send it with each try of the same upload: the same key with the "
+                    "same photo and the same `keep` and `train` returns the first "
+                    "photo and its secret, and with others it is an error (422). It "
+                    "should be a key that nobody can guess, such as a random UUID: "
+                    "without a cookie, whoever has it, the photo and the same address "
+                    "is taken for who sent it first."
                 ),
             )
         ],
         responses={202: AcceptedSerializer, 422: _ERROR, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        fields = validated(UploadSerializer(data=request.data), "no_image")
+        if len(request.FILES.getlist("image")) > 1:
+            raise DomainError(
+                "Send one photo in the field 'image', or several to "
+                f"{reverse('api-batches')}.",
+                code="too_many",
+            )
+        fields = validated(UploadSerializer(data=request.data), "no_image", "image")
         known = visitor_of(request)
         visitor = known or new_visitor()
         count_request(request, "upload", known)
@@ -135,12 +189,16 @@ class PhotosView(APIView):
             keep=fields.get("keep", False),
             train=fields.get("train", False),
             # Without a cookie the address stands in: a key guessed elsewhere, even
-            # with the same photo, opens nothing.
-            idempotency_scope=known.key if known else client_address(request),
+            # with the same photo, opens nothing. Who got a cookie by the first try
+            # sends it with the next one, so what the address gave then counts, too.
+            idempotency_scopes=[
+                *([known.key] if known else []),
+                client_address(request),
+            ],
             idempotency_key=request.headers.get("Idempotency-Key", ""),
         )
         location = reverse("api-photo", args=[photo.pk])
-        response = Response(
+        response = private(
             shown(AcceptedSerializer, get_photo_result(photo=photo)),
             status=status.HTTP_202_ACCEPTED,
             headers={"Location": f"{location}?secret={photo_secret(photo.pk)}"},
@@ -157,12 +215,12 @@ class PhotosView(APIView):
     def get(self, request: Request) -> Response:
         photos = photos_of(visitor_key=_visitor_key(request))[:_LISTED]
         results = get_photo_results(photos=photos)
-        return _private([shown(PhotoSerializer, result) for result in results])
+        return private([shown(PhotoSerializer, result) for result in results])
 
     @extend_schema(
         operation_id="delete_photos",
         summary="Delete all photos of this browser",
-        responses={204: None},
+        responses={204: None, **CROSS_SITE},
     )
     def delete(self, request: Request) -> Response:
         visitor = visitor_of(request)
@@ -171,7 +229,7 @@ class PhotosView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class PhotoView(APIView):
+class PhotoView(VisitorView):
     """One photo, for who gave it or holds its secret; 404 to all others."""
 
     parser_classes = [JSONParser]
@@ -184,14 +242,14 @@ class PhotoView(APIView):
     )
     def get(self, request: Request, photo_id: uuid.UUID) -> Response:
         photo = visible_photo(request, photo_id)
-        return _private(shown(PhotoSerializer, get_photo_result(photo=photo)))
+        return private(shown(PhotoSerializer, get_photo_result(photo=photo)))
 
     @extend_schema(
         operation_id="change_photo",
         summary="Give or take back what is allowed with a photo",
         request=ConsentSerializer,
         parameters=SECRET_PARAMETERS,
-        responses={200: PhotoSerializer, 400: _ERROR, 404: _ERROR},
+        responses={200: PhotoSerializer, 400: _ERROR, **CROSS_SITE, 404: _ERROR},
     )
     def patch(self, request: Request, photo_id: uuid.UUID) -> Response:
         photo = visible_photo(request, photo_id)
@@ -199,20 +257,20 @@ class PhotoView(APIView):
         set_consent(photos=Photo.objects.filter(pk=photo.pk), **choices)
         # Read anew: another tab may have deleted it meanwhile.
         photo = visible_photo(request, photo_id)
-        return _private(shown(PhotoSerializer, get_photo_result(photo=photo)))
+        return private(shown(PhotoSerializer, get_photo_result(photo=photo)))
 
     @extend_schema(
         operation_id="delete_photo",
         summary="Delete a photo and everything made from it",
         parameters=SECRET_PARAMETERS,
-        responses={204: None, 404: _ERROR},
+        responses={204: None, **CROSS_SITE, 404: _ERROR},
     )
     def delete(self, request: Request, photo_id: uuid.UUID) -> Response:
         delete_photo(photo=visible_photo(request, photo_id))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class PhotoLinksView(APIView):
+class PhotoLinksView(VisitorView):
     """Links that show a photo to somebody else."""
 
     @extend_schema(
@@ -220,12 +278,17 @@ class PhotoLinksView(APIView):
         summary="Make a secret link to a photo",
         request=None,
         parameters=SECRET_PARAMETERS,
-        responses={201: ShareLinkSerializer, 404: _ERROR, 409: _ERROR},
+        responses={
+            201: ShareLinkSerializer,
+            **CROSS_SITE,
+            404: _ERROR,
+            409: _ERROR,
+        },
     )
     def post(self, request: Request, photo_id: uuid.UUID) -> Response:
         link, token = create_share_link(photo=visible_photo(request, photo_id))
         url = request.build_absolute_uri(reverse("photos:shared", args=[token]))
-        return Response(
+        return private(
             ShareLinkSerializer({"url": url, "expires_at": link.expires_at}).data,
             status=status.HTTP_201_CREATED,
         )
@@ -234,14 +297,14 @@ class PhotoLinksView(APIView):
         operation_id="unshare_photo",
         summary="End all links to a photo",
         parameters=SECRET_PARAMETERS,
-        responses={204: None, 404: _ERROR},
+        responses={204: None, **CROSS_SITE, 404: _ERROR},
     )
     def delete(self, request: Request, photo_id: uuid.UUID) -> Response:
         revoke_share_links(photo=visible_photo(request, photo_id))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class BatchesView(APIView):
+class BatchesView(VisitorView):
     """Several photos at once, or a zip of them."""
 
     parser_classes = [MultiPartParser]
@@ -253,17 +316,19 @@ class BatchesView(APIView):
         responses={202: PhotoBatchSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        fields = validated(BatchUploadSerializer(data=request.data), "no_image")
+        fields = validated(
+            BatchUploadSerializer(data=request.data), "no_image", "image"
+        )
         known = visitor_of(request)
         visitor = known or new_visitor()
-        count_request(request, "upload", known, cost=len(fields["image"]))
+        count_uploads(request, known, fields["image"])
         batch = submit_batch(
             files=((file.name, file.read()) for file in fields["image"]),
             visitor_key=visitor.key,
             keep=fields.get("keep", False),
             train=fields.get("train", False),
         )
-        response = Response(
+        response = private(
             _batch_data(batch),
             status=status.HTTP_202_ACCEPTED,
             headers={"Location": reverse("api-batch", args=[batch.pk])},
@@ -272,7 +337,7 @@ class BatchesView(APIView):
         return response
 
 
-class BatchView(APIView):
+class BatchView(VisitorView):
     """A batch, for the browser that gave it."""
 
     @extend_schema(
@@ -281,19 +346,19 @@ class BatchView(APIView):
         responses={200: PhotoBatchSerializer, 404: _ERROR},
     )
     def get(self, request: Request, batch_id: uuid.UUID) -> Response:
-        return _private(_batch_data(_own_batch(request, batch_id)))
+        return private(_batch_data(_own_batch(request, batch_id)))
 
     @extend_schema(
         operation_id="delete_batch",
         summary="Delete a batch with all its photos",
-        responses={204: None, 404: _ERROR},
+        responses={204: None, **CROSS_SITE, 404: _ERROR},
     )
     def delete(self, request: Request, batch_id: uuid.UUID) -> Response:
         delete_batch(batch=_own_batch(request, batch_id))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class LiveView(APIView):
+class LiveView(VisitorView):
     """The live view: a frame in, its faces out, nothing stored."""
 
     parser_classes = [MultiPartParser]
@@ -305,7 +370,7 @@ class LiveView(APIView):
         responses={200: LiveSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        fields = validated(FrameSerializer(data=request.data), "no_image")
+        fields = validated(FrameSerializer(data=request.data), "no_image", "frame")
         count_request(request, "live", visitor_of(request))
         reading = read_frame(data=fields["frame"].read())
         faces = [
@@ -324,23 +389,31 @@ class LiveView(APIView):
             "model_version": reading.model_version,
             "faces": faces,
         }
-        return _private(shown(LiveSerializer, answer))
+        return private(shown(LiveSerializer, answer))
 
 
-def validated(serializer: serializers.Serializer[Any], code: str) -> dict[str, Any]:
-    """The fields, or a ``DomainError`` that says what to send."""
+def validated(
+    serializer: serializers.Serializer[Any], code: str, field: str = ""
+) -> dict[str, Any]:
+    """The fields, or a ``DomainError`` that says what to send.
+
+    Where ``code`` is the word for one ``field`` alone, it is ``invalid`` while that one
+    is right.
+    """
     if serializer.is_valid():
         return dict(serializer.validated_data)
-    sentences = [
-        str(sentence)
-        for errors in serializer.errors.values()
-        for sentence in (errors if isinstance(errors, list) else [errors])
-    ]
-    raise DomainError(" ".join(sentences), code)
+    if field and field not in serializer.errors:
+        code = DomainError.code
+    raise DomainError(sentence_of(serializer.errors), code)
 
 
-def _private(data: Any) -> Response:
-    return Response(data, headers={"Cache-Control": "private, no-store"})
+def private(
+    data: Any, status: int | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """For one visitor alone, and for no cache: it shows a face, or holds a secret."""
+    return Response(
+        data, status, headers={"Cache-Control": "private, no-store", **(headers or {})}
+    )
 
 
 def _visitor_key(request: HttpRequest | Request) -> str:
@@ -362,7 +435,7 @@ def _own_batch(request: Request, batch_id: uuid.UUID) -> Batch:
 
 
 def _batch_data(batch: Batch) -> dict[str, Any]:
-    results = get_photo_results(photos=batch.photos.order_by("position"))
+    results = get_photo_results(photos=photos_in(batch=batch))
     return shown(
         PhotoBatchSerializer,
         {

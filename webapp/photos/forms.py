@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 
-from webapp.photos.services.batches import MAX_PHOTOS, ZIP_STARTS
+from webapp.photos.services.batches import MAX_PHOTOS
 
 
 class FilesInput(forms.ClearableFileInput):
@@ -48,10 +48,3 @@ class PhotoForm(forms.Form):
     def error_sentence(self) -> str:
         """The first thing that is wrong."""
         return str(next(iter(self.errors.values()))[0])
-
-    @staticmethod
-    def is_zip(file: UploadedFile) -> bool:
-        """By its first bytes; names lie."""
-        start = file.read(len(ZIP_STARTS[0]))
-        file.seek(0)
-        return start in ZIP_STARTS

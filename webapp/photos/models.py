@@ -13,6 +13,7 @@ and never back from ``done`` or ``failed``. Every step is a conditional UPDATE i
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 
 from ml.labels import EMOTIONS
 from webapp.core.models import TimedModel
@@ -62,6 +63,8 @@ class Photo(TimedModel):
     ``expires_at`` is null where the visitor asked to keep the photo;
     ``training_consent_at`` is null unless its faces may be used for training, and
     ``consent_version`` names the text that was agreed to.
+    ``upload_sha256`` is of the bytes and choices as they were sent, and
+    ``idempotency_hash`` of the key that came with them and of who sent it.
     ``lease_token`` names the one worker that may finish it, until
     ``lease_expires_at``.
     """
@@ -149,6 +152,11 @@ class Photo(TimedModel):
     @property
     def is_kept(self) -> bool:
         return self.expires_at is None
+
+    @property
+    def has_expired(self) -> bool:
+        """Its time is up, whether or not the sweep has come by."""
+        return self.expires_at is not None and self.expires_at < timezone.now()
 
     @property
     def may_train(self) -> bool:

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ml import images
 from ml.labels import EMOTIONS, Emotion
-from webapp.photos.models import Prediction
-from webapp.photos.selectors import FaceResult, PhotoResult
+from webapp.core.errors import NotFound
+from webapp.photos.models import FailureReason, Prediction
+from webapp.photos.selectors import FAILURE_WORDS, FaceResult, PhotoResult
 
 THUMBNAIL_SIDE_PX: Final = 480
 HEAT_SIDE_PX: Final = 192
@@ -23,6 +25,8 @@ _HEAT_MAX_ALPHA: Final = 190
 _BOX_COLOUR: Final = "#ffffff"
 _EDGE_COLOUR: Final = "#101418"
 _CAPTION: Final = "Mien reads appearance, not feelings."
+
+UNREADABLE_WORDS: Final = FAILURE_WORDS[FailureReason.UNREADABLE]
 
 CSV_COLUMNS: Final = (
     "photo",
@@ -46,10 +50,9 @@ def heat_map(prediction: Prediction, emotion: Emotion) -> bytes:
     """Where an emotion was seen in the crop, as a PNG that is clear where it was not.
 
     Only what speaks for the emotion is shown, relative to its strongest place.
+    Raises ``NotFound`` where what the version wrote down is damaged.
     """
-    maps = np.frombuffer(bytes(prediction.activation), "<f2").astype(np.float32)
-    side = round((maps.size / len(EMOTIONS)) ** 0.5)
-    heat = np.clip(maps.reshape(len(EMOTIONS), side, side)[emotion.position], 0, None)
+    heat = _activation(prediction)[emotion.position].clip(0)
     if heat.max() > 0:
         heat = heat / heat.max()
     alpha = Image.fromarray((heat * _HEAT_MAX_ALPHA).astype(np.uint8)).resize(
@@ -60,13 +63,24 @@ def heat_map(prediction: Prediction, emotion: Emotion) -> bytes:
     return _png(picture)
 
 
-def thumbnail(data: bytes) -> bytes:
-    """A stored photo made small, for a sheet of many: a fraction of its bytes.
+def stored_picture(data: bytes, max_side_px: int | None = None) -> Image.Image:
+    """A stored photo, reduced where ``max_side_px`` is given. Raises ``NotFound`` where
+    the file is damaged.
 
-    It is ours, and may be thinner than what a stranger may send."""
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
-        return images.encode_jpeg(image, quality=80)
+    It is ours, and may be thinner than what a stranger may send.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if max_side_px is not None:
+                image.thumbnail((max_side_px, max_side_px))
+            return image.convert("RGB")
+    except Exception as error:  # As in ``ml.images``: a decoder raises anything.
+        raise NotFound(UNREADABLE_WORDS) from error
+
+
+def thumbnail(data: bytes) -> bytes:
+    """A stored photo made small, for a sheet of many: a fraction of its bytes."""
+    return images.encode_jpeg(stored_picture(data, THUMBNAIL_SIDE_PX), quality=80)
 
 
 def annotated_photo(photo: Image.Image, result: PhotoResult) -> bytes:
@@ -118,6 +132,16 @@ def faces_as_csv(results: Iterable[PhotoResult]) -> str:
                 ]
             )
     return buffer.getvalue()
+
+
+def _activation(prediction: Prediction) -> NDArray[np.float32]:
+    """(4, side, side)"""
+    data = bytes(prediction.activation)
+    side = round((len(data) / (2 * len(EMOTIONS))) ** 0.5)
+    if not data or len(data) != 2 * len(EMOTIONS) * side**2:
+        raise NotFound("Where the model looked can no longer be shown.")
+    maps = np.frombuffer(data, "<f2").astype(np.float32)
+    return maps.reshape(len(EMOTIONS), side, side)
 
 
 def _tag(face: FaceResult) -> str:

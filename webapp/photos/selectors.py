@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from ml.labels import EMOTIONS
@@ -193,10 +193,10 @@ class PhotoResult:
 def get_photo(
     *, photo_id: uuid.UUID, visitor_key: str | None = None, secret: str = ""
 ) -> Photo:
-    """The photo, for who gave it or holds its secret; else ``NotFound``, as if it
-    did not exist."""
+    """The photo, for who gave it or holds its secret; else, and when its time is up,
+    ``NotFound``, as if it did not exist."""
     photo = Photo.objects.select_related("model_version").filter(pk=photo_id).first()
-    if photo is not None:
+    if photo is not None and not photo.has_expired:
         is_owner = visitor_key is not None and photo.visitor_key == visitor_key
         if is_owner or (secret and holds_secret(photo.pk, secret)):
             return photo
@@ -207,20 +207,32 @@ def get_photo(
 
 
 def get_shared_photo(*, token: str) -> Photo:
-    """The photo that a share link opens; ``NotFound`` where the link has ended."""
+    """The photo that a share link opens; ``NotFound`` where the link or the photo has
+    ended."""
     link = (
         ShareLink.objects.select_related("photo__model_version")
         .filter(token_sha256=hash_token(token), expires_at__gt=timezone.now())
         .first()
     )
-    if link is None:
+    if link is None or link.photo.has_expired:
         raise NotFound("This link has ended: it was revoked, or its time was up.")
     return link.photo
 
 
 def photos_of(*, visitor_key: str) -> QuerySet[Photo]:
     """A visitor's own photos, newest first."""
-    return Photo.objects.filter(visitor_key=visitor_key).select_related("model_version")
+    photos = Photo.objects.filter(visitor_key=visitor_key)
+    return _unexpired(photos).select_related("model_version")
+
+
+def photos_in(*, batch: Batch) -> QuerySet[Photo]:
+    """A batch's photos, in the order in which they were given."""
+    return _unexpired(batch.photos.select_related("model_version")).order_by("position")
+
+
+def open_links_to(*, photo: Photo) -> QuerySet[ShareLink]:
+    """The links that still open a photo."""
+    return photo.links.filter(expires_at__gt=timezone.now())
 
 
 def get_batch(*, batch_id: uuid.UUID, visitor_key: str | None) -> Batch:
@@ -268,6 +280,11 @@ def get_face_prediction(*, photo: Photo, index: int) -> Prediction:
     if prediction is None:
         raise NotFound("This photo has no such face.")
     return prediction
+
+
+def _unexpired(photos: QuerySet[Photo]) -> QuerySet[Photo]:
+    """Without those that the sweep has yet to erase."""
+    return photos.filter(Q(expires_at__isnull=True) | Q(expires_at__gte=timezone.now()))
 
 
 def _photo_result(photo: Photo, predictions: list[Prediction]) -> PhotoResult:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
+from django.core.files.base import File
 from django.db import IntegrityError
 
 from ml.images import MAX_BYTES
@@ -18,7 +19,12 @@ from webapp.photos.services.intake import PhotoRefused, submit_photo
 
 MAX_PHOTOS: Final = 50
 MAX_BATCH_BYTES: Final = 100 * 1024 * 1024
-ZIP_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_MAX_ZIP_ENTRIES: Final = 1000
+"""Folders and hidden files are no photos, but a directory that lists more of them than
+this only costs memory: 100 MB hold two million."""
+
+_ZIP_ENTRY: Final = b"PK\x01\x02"
+_ZIP_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 """With a file in it, empty, and one that was to be split."""
 
 _SHOWN_NAME_LENGTH: Final = 80
@@ -28,6 +34,17 @@ class BatchRefused(DomainError):
     """Nothing of it could be taken; says why."""
 
     code = "invalid_batch"
+
+
+class TooManyPhotos(BatchRefused):
+    code = "too_many"
+
+    def __init__(self) -> None:
+        super().__init__(f"Those are more than {MAX_PHOTOS} photos. Please send fewer.")
+
+
+class ZipDamaged(BatchRefused):
+    """Its directory cannot be read, so nothing in it can be."""
 
 
 class BatchGone(BatchRefused):
@@ -64,10 +81,7 @@ def submit_batch(
         for name, data in _unpacked(files):
             position += 1
             if position > MAX_PHOTOS:
-                raise BatchRefused(
-                    f"Those are more than {MAX_PHOTOS} photos. Please send fewer.",
-                    code="too_many",
-                )
+                raise TooManyPhotos
             try:
                 if isinstance(data, BatchRefused):
                     raise data
@@ -105,6 +119,26 @@ def submit_batch(
     return batch
 
 
+def is_zip(file: File[bytes]) -> bool:
+    """By its first bytes; names lie."""
+    start = file.read(len(_ZIP_STARTS[0]))
+    file.seek(0)
+    return start in _ZIP_STARTS
+
+
+def count_photos(files: Iterable[File[bytes]]) -> int:
+    """How many photos ``submit_batch`` would find; a zip of none counts as one.
+
+    Each file stands at its beginning again. Raises ``TooManyPhotos``.
+    """
+    count = 0
+    for file in files:
+        count += max(1, _count_members(file)) if is_zip(file) else 1
+        if count > MAX_PHOTOS:
+            raise TooManyPhotos
+    return count
+
+
 def delete_batch(*, batch: Batch) -> None:
     """Remove a batch with all its photos."""
     for photo in batch.photos.all():
@@ -115,28 +149,52 @@ def delete_batch(*, batch: Batch) -> None:
 def _unpacked(
     files: Iterable[tuple[str, bytes]],
 ) -> Iterator[tuple[str, bytes | BatchRefused]]:
+    """Files, and those of a zip, read in memory one by one: no path is ever written
+    to. In place of what cannot be read stands why."""
     for name, data in files:
-        if data.startswith(ZIP_STARTS):
-            yield from _members(data)
-        else:
+        if not data.startswith(_ZIP_STARTS):
             yield name, data
+            continue
+        try:
+            archive = _open_zip(data)
+        except ZipDamaged as error:
+            yield name, error
+            continue
+        with archive:
+            for member, member_name in _members(archive):
+                yield member_name, _read_member(archive, member)
 
 
-def _members(data: bytes) -> Iterator[tuple[str, bytes | BatchRefused]]:
-    """Files of a zip, read in memory one by one: no path is ever written to."""
+def _count_members(file: File[bytes]) -> int:
+    data = file.read()
+    file.seek(0)
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
+        with _open_zip(data) as archive:
+            return sum(1 for _ in _members(archive))
+    except ZipDamaged:
+        return 0
+
+
+def _open_zip(data: bytes) -> zipfile.ZipFile:
+    """Raises ``ZipDamaged`` or ``TooManyPhotos``."""
+    # Before zipfile makes an object of each of them.
+    if data.count(_ZIP_ENTRY) > _MAX_ZIP_ENTRIES:
+        raise TooManyPhotos
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
     except Exception as error:
         # What a crafted directory makes zipfile raise has no common base.
-        raise BatchRefused("The zip is damaged. Please pack it again.") from error
-    with archive:
-        for member in archive.infolist():
-            path = PurePosixPath(member.filename)
-            hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-            # A name may be empty, which is_dir does not expect.
-            if not path.name or member.is_dir() or hidden:
-                continue
-            yield path.name, _read_member(archive, member)
+        raise ZipDamaged("The zip is damaged. Please pack it again.") from error
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """What may be a photo, and its name without folders."""
+    for member in archive.infolist():
+        path = PurePosixPath(member.filename)
+        hidden = path.name.startswith(".") or "__MACOSX" in path.parts
+        # A name may be empty, which is_dir does not expect.
+        if path.name and not member.is_dir() and not hidden:
+            yield member, path.name
 
 
 def _read_member(

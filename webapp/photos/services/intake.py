@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from ml import images
@@ -19,6 +21,7 @@ from webapp.core.errors import Conflict, DomainError
 from webapp.core.metrics import REFUSALS, stage
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo
+from webapp.photos.services.erasure import delete_photo
 from webapp.photos.services.queue import wake_worker
 
 STORED_MAX_SIDE_PX: Final = 1920
@@ -35,6 +38,9 @@ _HTTP_STATUS: Final = {
 _decoding = threading.BoundedSemaphore(2)
 """24 megapixels are 73 MB while they are open: not more than two at a time."""
 
+_DECODING_WAIT_SECONDS: Final = 10.0
+"""The slowest photo that is taken needs two: longer than this, and too many wait."""
+
 
 class PhotoRefused(DomainError):
     """The upload is no photo that can be used; says why."""
@@ -50,6 +56,14 @@ class StorageUnavailable(DomainError):
     retry_after_seconds = 60
 
 
+class IntakeBusy(DomainError):
+    """Too many photos come in at once; nothing of this one was taken."""
+
+    code = "busy"
+    http_status = 503
+    retry_after_seconds = 5
+
+
 class IdempotencyMismatch(Conflict):
     code = "idempotency_mismatch"
     http_status = 422
@@ -61,7 +75,7 @@ def submit_photo(
     visitor_key: str,
     keep: bool = False,
     train: bool = False,
-    idempotency_scope: str = "",
+    idempotency_scopes: Sequence[str] = ("",),
     idempotency_key: str = "",
     batch: Batch | None = None,
     position: int = 0,
@@ -70,22 +84,18 @@ def submit_photo(
 
     Without ``keep`` it is erased after the retention time; without ``train`` no
     data set ever takes its faces.
-    The same non-empty ``idempotency_key`` of the same ``idempotency_scope`` with
-    the same bytes returns the photo that is there. Raises ``PhotoRefused``,
-    ``IdempotencyMismatch`` or ``StorageUnavailable``, and then no photo was taken.
+    The same non-empty ``idempotency_key`` with the same bytes and choices returns
+    the photo that is there: of the first of ``idempotency_scopes``, under which a
+    new photo is remembered, or of a later one where it is the same visitor's.
+    Raises ``PhotoRefused``, ``IdempotencyMismatch``, ``IntakeBusy`` or
+    ``StorageUnavailable``, and then no photo was taken.
     """
-    upload_sha256 = hashlib.sha256(data).hexdigest()
-    idempotency_hash = _idempotency_hash(idempotency_scope, idempotency_key)
-    known = _known_photo(idempotency_hash, upload_sha256)
+    upload_sha256 = _upload_sha256(data, keep=keep, train=train)
+    hashes = _idempotency_hashes(idempotency_scopes, idempotency_key)
+    known = _known_photo(hashes, visitor_key, upload_sha256)
     if known is not None:
         return known
-    try:
-        with _decoding, stage("decode"):
-            image = images.decode_image(data, STORED_MAX_SIDE_PX)
-            encoded = images.encode_jpeg(image.pixels)
-    except images.ImageRefused as refusal:
-        REFUSALS.labels(refusal.code).inc()
-        raise PhotoRefused(refusal) from refusal
+    image, encoded = _re_encoded(data)
     file_name = new_file_name()
     # The file first: a row without its file would be a lie. A file without a row,
     # left by a crash between the two, is found and removed by the sweep.
@@ -111,7 +121,7 @@ def submit_photo(
                 consent_version=CONSENT_VERSION if keep or train else "",
                 batch=batch,
                 position=position,
-                idempotency_hash=idempotency_hash,
+                idempotency_hash=hashes[0] if hashes else None,
                 upload_sha256=upload_sha256,
             )
             photo_id = photo.pk
@@ -120,7 +130,7 @@ def submit_photo(
     except IntegrityError:
         # Two with the same key at the same moment: the other one came first.
         default_storage.delete(file_name)
-        known = _known_photo(idempotency_hash, upload_sha256)
+        known = _known_photo(hashes, visitor_key, upload_sha256)
         if known is None:
             raise
         return known
@@ -133,24 +143,61 @@ def new_file_name() -> str:
     return f"photos/{name[:2]}/{name}.jpg"
 
 
-def _idempotency_hash(scope: str, key: str) -> str | None:
+def _re_encoded(data: bytes) -> tuple[images.DecodedImage, bytes]:
+    if not _decoding.acquire(timeout=_DECODING_WAIT_SECONDS):
+        REFUSALS.labels(IntakeBusy.code).inc()
+        raise IntakeBusy(
+            "The site is taking in as many photos as it can. Please try again in a "
+            "few seconds."
+        )
+    try:
+        with stage("decode"):
+            image = images.decode_image(data, STORED_MAX_SIDE_PX)
+            return image, images.encode_jpeg(image.pixels)
+    except images.ImageRefused as refusal:
+        REFUSALS.labels(refusal.code).inc()
+        raise PhotoRefused(refusal) from refusal
+    finally:
+        _decoding.release()
+
+
+def _upload_sha256(data: bytes, *, keep: bool, train: bool) -> str:
+    """Of what was sent: the bytes, and what was allowed with them."""
+    digest = hashlib.sha256(data)
+    digest.update(f"keep={keep},train={train}".encode())
+    return digest.hexdigest()
+
+
+def _idempotency_hashes(scopes: Sequence[str], key: str) -> list[str]:
+    """One for each scope; none without a key."""
     if not key:
-        return None
+        return []
     if len(key) > MAX_IDEMPOTENCY_KEY_LENGTH:
         raise DomainError(
             f"The Idempotency-Key is longer than {MAX_IDEMPOTENCY_KEY_LENGTH} "
             "characters: use a UUID.",
             code="idempotency_key_too_long",
         )
-    return hashlib.sha256(f"{scope}:{key}".encode()).hexdigest()
+    return [hashlib.sha256(f"{scope}:{key}".encode()).hexdigest() for scope in scopes]
 
 
-def _known_photo(idempotency_hash: str | None, upload_sha256: str) -> Photo | None:
-    if idempotency_hash is None:
+def _known_photo(
+    hashes: Sequence[str], visitor_key: str, upload_sha256: str
+) -> Photo | None:
+    if not hashes:
         return None
-    photo = Photo.objects.filter(idempotency_hash=idempotency_hash).first()
+    first, *later = hashes
+    photo = Photo.objects.filter(
+        Q(idempotency_hash=first)
+        | Q(idempotency_hash__in=later, visitor_key=visitor_key)
+    ).first()
+    if photo is not None and photo.has_expired:
+        # The sweep has yet to come by; until then the row would hold the key.
+        delete_photo(photo=photo)
+        return None
     if photo is not None and photo.upload_sha256 != upload_sha256:
         raise IdempotencyMismatch(
-            "This Idempotency-Key was used with another photo: use a new key."
+            "This Idempotency-Key was used with another photo, or with other choices "
+            "of keep and train: use a new key."
         )
     return photo

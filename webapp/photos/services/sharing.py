@@ -12,6 +12,7 @@ from django.utils import timezone
 from webapp.core.errors import Conflict
 from webapp.photos.access import hash_token
 from webapp.photos.models import Photo, ShareLink
+from webapp.photos.selectors import open_links_to
 from webapp.photos.services.erasure import lock_photo
 
 SHARE_DAYS: Final = 7
@@ -24,18 +25,17 @@ def create_share_link(*, photo: Photo) -> tuple[ShareLink, str]:
     Raises ``Conflict`` where a photo has ``MAX_LINKS`` that still open it, and
     ``NotFound`` where it was deleted meanwhile.
     """
-    now = timezone.now()
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
         lock_photo(photo_id=photo.pk)
-        if photo.links.filter(expires_at__gt=now).count() >= MAX_LINKS:
+        if open_links_to(photo=photo).count() >= MAX_LINKS:
             raise Conflict(
                 f"This photo has {MAX_LINKS} links already. Please revoke one first."
             )
         link = ShareLink.objects.create(
             photo=photo,
             token_sha256=hash_token(token),
-            expires_at=now + timedelta(days=SHARE_DAYS),
+            expires_at=timezone.now() + timedelta(days=SHARE_DAYS),
         )
     return link, token
 

@@ -4,11 +4,13 @@ import uuid
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from ml.images import MAX_BYTES
 from tests.pictures import astronaut, encode
+from webapp.accounts.visitors import COOKIE_NAME
 from webapp.photos import tasks
 from webapp.photos.models import Photo
 from webapp.photos.tests.factories import PhotoFactory
@@ -17,8 +19,12 @@ from webapp.registry.models import ModelVersion
 pytestmark = pytest.mark.django_db
 
 
+def photo_file(data: bytes | None = None) -> SimpleUploadedFile:
+    return SimpleUploadedFile("me.jpg", data or encode(astronaut()), "image/jpeg")
+
+
 def post(client: Client, data: bytes | None = None, **headers: str) -> Any:
-    image = SimpleUploadedFile("me.jpg", data or encode(astronaut()), "image/jpeg")
+    image = photo_file(data)
     return client.post("/api/v1/photos", {"image": image}, headers=headers or None)
 
 
@@ -88,14 +94,143 @@ def test_delete_by_owner_removes_row_and_file(client: Client, media: Any) -> Non
 
 
 def test_idempotency_key_returns_the_first_photo(client: Client) -> None:
-    first = post(client, **{"Idempotency-Key": "abc"}).json()
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    first = post(client, **key).json()
 
-    without_cookie = post(Client(), **{"Idempotency-Key": "abc"})
-    again = post(client, **{"Idempotency-Key": "abc"})
+    # A first answer that was lost left no cookie; one that came has left one.
+    without_cookie = post(Client(), **key)
+    again = post(client, **key)
 
-    assert without_cookie.json()["id"] == first["id"]
-    assert again.status_code == 202
-    assert Photo.objects.count() in (1, 2)
+    for response in (without_cookie, again):
+        assert response.status_code == 202
+        assert response.json()["id"] == first["id"]
+    assert COOKIE_NAME not in without_cookie.cookies
+    assert Photo.objects.count() == 1
+
+
+def test_idempotency_key_of_another_browser_is_no_key_to_its_photo(
+    client: Client,
+) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    other = Client()
+    post(other)
+    first = post(client, **key).json()
+
+    assert post(other, **key).json()["id"] != first["id"]
+
+
+def test_idempotency_key_with_other_choices_is_a_conflict(client: Client) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    post(client, **key)
+
+    response = client.post(
+        "/api/v1/photos", {"image": photo_file(), "train": "true"}, headers=key
+    )
+
+    assert response.status_code == 422
+    assert response.json()["code"] == "idempotency_mismatch"
+    assert not Photo.objects.get().may_train
+
+
+ELSEWHERE: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://testserver"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://testserver.evil.example"},
+    {"Origin": "http://["},
+    {"Origin": "null"},
+]
+HERE: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "http://testserver"},
+    {"Origin": "https://trusted.example"},
+]
+
+
+@pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
+def test_no_address_changes_anything_for_another_site(
+    client: Client, headers: dict[str, str]
+) -> None:
+    paths = client.get("/api/schema/?format=json").json()["paths"]
+    asked = 0
+    for path, operations in paths.items():
+        for method in set(operations) & {"post", "put", "patch", "delete"}:
+            address = path
+            for word in operations[method].get("parameters", []):
+                is_uuid = word["schema"].get("format") == "uuid"
+                value = str(uuid.uuid4()) if is_uuid else "1"
+                address = address.replace(f"{{{word['name']}}}", value)
+            response = client.generic(method.upper(), address, headers=headers)
+            # The API of people asks for their session or key before that.
+            assert response.status_code in (401, 403), (method, path)
+            assert not response.cookies, (method, path)
+            asked += 1
+    assert asked > 20
+
+    # A browser leaves the visitor's cookie out, so this one would get another.
+    refused = post(client, **headers)
+    assert refused.status_code == 403
+    assert refused.json()["code"] == "cross_site"
+    assert COOKIE_NAME not in refused.cookies
+    assert not Photo.objects.exists()
+
+
+@pytest.mark.parametrize("headers", HERE, ids=str)
+def test_own_pages_are_taken_for_what_they_are(
+    client: Client, headers: dict[str, str], settings: LazySettings
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = ["https://trusted.example"]
+
+    assert post(client, **headers).status_code == 202
+
+
+def test_another_site_may_lead_to_a_result(client: Client) -> None:
+    accepted = post(client).json()
+
+    response = client.get(
+        f"/api/v1/photos/{accepted['id']}", headers={"Sec-Fetch-Site": "cross-site"}
+    )
+
+    assert response.status_code == 200
+
+
+def test_answers_with_secrets_are_for_no_cache(
+    client: Client, champion: ModelVersion
+) -> None:
+    accepted = post(client)
+    address = f"/api/v1/photos/{accepted.json()['id']}"
+    tasks.process_photo(accepted.json()["id"])
+    link = client.post(f"{address}/links")
+    flag = client.post(
+        f"{address}/faces/1/flag", {"verdict": "sad"}, content_type="application/json"
+    )
+    batch = client.post("/api/v1/batches", {"image": [photo_file()]})
+
+    for response in (accepted, link, flag, batch):
+        assert response.status_code in (201, 202)
+        assert response["Cache-Control"] == "private, no-store"
+
+
+def test_two_photos_at_once_are_sent_to_the_batches(client: Client) -> None:
+    response = client.post("/api/v1/photos", {"image": [photo_file(), photo_file()]})
+
+    assert response.status_code == 400
+    assert response.json()["code"] == "too_many"
+    assert "/api/v1/batches" in response.json()["detail"]
+    assert not Photo.objects.exists()
+
+
+def test_wrong_choice_is_named(client: Client) -> None:
+    response = client.post(
+        "/api/v1/photos", {"image": photo_file(), "keep": "maybe", "train": "perhaps"}
+    )
+
+    assert response.status_code == 400
+    assert response.json() == {
+        "code": "invalid",
+        "detail": "keep: Must be a valid boolean. train: Must be a valid boolean.",
+    }
 
 
 @pytest.mark.parametrize(
@@ -104,6 +239,7 @@ def test_idempotency_key_returns_the_first_photo(client: Client) -> None:
         ({}, 400, "no_image"),
         ({"image": "just words"}, 400, "no_image"),
         ({"other": SimpleUploadedFile("a.jpg", b"x")}, 400, "no_image"),
+        ({"image": "just words", "keep": "maybe"}, 400, "no_image"),
         ({"image": SimpleUploadedFile("a.jpg", b"")}, 400, "empty"),
         ({"image": SimpleUploadedFile("a.jpg", b"text")}, 415, "unsupported_format"),
     ],

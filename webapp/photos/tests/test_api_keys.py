@@ -64,6 +64,16 @@ def test_a_program_gets_no_cookie_and_needs_none(program: Client) -> None:
     assert COOKIE_NAME not in response.cookies
 
 
+def test_a_page_of_another_site_may_act_by_a_key(program: Client) -> None:
+    image = SimpleUploadedFile("me.jpg", encode(astronaut()), "image/jpeg")
+
+    response = program.post(
+        "/api/v1/photos", {"image": image}, headers={"Sec-Fetch-Site": "cross-site"}
+    )
+
+    assert response.status_code == 202
+
+
 def test_the_key_counts_before_a_cookie(program: Client, client: Client) -> None:
     give(client)
     program.cookies = client.cookies

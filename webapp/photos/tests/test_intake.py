@@ -3,17 +3,24 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.utils import timezone
 from PIL import Image
 from PIL.Image import Exif
 
 from ml.images import MAX_BYTES
-from tests.pictures import astronaut, encode
+from tests.pictures import JPEG_SCAN, astronaut, encode, with_repeated
+from webapp.core.errors import DomainError
 from webapp.photos.models import Photo
+from webapp.photos.services import intake
 from webapp.photos.services.intake import (
     STORED_MAX_SIDE_PX,
     IdempotencyMismatch,
@@ -29,12 +36,22 @@ GPS_IFD = 0x8825
 ORIENTATION = 0x0112
 
 
-def submit(data: bytes, key: str = "", scope: str = "s") -> Photo:
+KEY = "a-key-of-a-test-alone"
+
+
+def submit(
+    data: bytes,
+    key: str = "",
+    *scopes: str,
+    visitor_key: str = "v" * 64,
+    **choices: Any,
+) -> Photo:
     return submit_photo(
         data=data,
-        visitor_key="v" * 64,
-        idempotency_scope=scope,
+        visitor_key=visitor_key,
+        idempotency_scopes=scopes or ("s",),
         idempotency_key=key,
+        **choices,
     )
 
 
@@ -174,6 +191,10 @@ REFUSED = {
     "65535 x 65535 header": (png_header(65_535, 65_535), 413, "too_large"),
     "25 megapixels": (png_header(5000, 5000), 413, "too_large"),
     "a line": (encode(Image.new("RGB", (4000, 2)), "PNG"), 400, "too_small"),
+    "1500 scans": (
+        with_repeated(Image.new("L", (64, 64)), JPEG_SCAN, 1500),
+        *(400, "too_complex"),
+    ),
     "1000 frames of png": (animation("PNG", 1000), 415, "animated"),
     "1000 frames of webp": (animation("WEBP", 1000), 415, "animated"),
     "too many bytes": (b"\xff\xd8\xff" + b"0" * MAX_BYTES, 413, "too_large"),
@@ -198,21 +219,77 @@ def test_refused_upload_leaves_neither_row_nor_file(
 def test_same_key_and_bytes_return_the_same_photo(media: Path) -> None:
     data = encode(astronaut())
 
-    assert submit(data, key="k").pk == submit(data, key="k").pk
+    assert submit(data, KEY).pk == submit(data, KEY).pk
     assert len(list(media.rglob("*.jpg"))) == 1
 
 
-def test_same_key_with_other_bytes_is_refused() -> None:
-    submit(encode(astronaut()), key="k")
+@pytest.mark.parametrize(
+    ("quality", "choices"),
+    [(50, {}), (90, {"keep": True}), (90, {"train": True})],
+    ids=["bytes", "keep", "train"],
+)
+def test_same_key_with_something_else_is_refused(
+    quality: int, choices: dict[str, bool]
+) -> None:
+    submit(encode(astronaut(), quality=90), KEY)
 
     with pytest.raises(IdempotencyMismatch):
-        submit(encode(astronaut(), quality=50), key="k")
+        submit(encode(astronaut(), quality=quality), KEY, **choices)
+
+    assert Photo.objects.count() == 1
 
 
 def test_same_key_of_somebody_else_is_another_photo() -> None:
     data = encode(astronaut())
 
-    assert submit(data, "k", scope="a").pk != submit(data, "k", scope="b").pk
+    assert submit(data, KEY, "a").pk != submit(data, KEY, "b").pk
+
+
+def test_later_scope_returns_the_photo_of_the_same_visitor_alone() -> None:
+    data = encode(astronaut())
+    first = submit(data, KEY, "address")
+
+    again = submit(data, KEY, "cookie", "address")
+    stranger = submit(data, KEY, "other", "address", visitor_key="w" * 64)
+
+    assert again.pk == first.pk != stranger.pk
+
+
+def test_key_of_an_expired_photo_is_free_before_the_sweep() -> None:
+    data = encode(astronaut())
+    first = submit(data, KEY)
+    Photo.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+    assert submit(data, KEY).pk != first.pk
+    assert Photo.objects.count() == 1
+
+
+def test_key_that_is_too_long_is_refused() -> None:
+    with pytest.raises(DomainError, match="use a UUID") as refusal:
+        submit(encode(astronaut()), "k" * 201)
+
+    assert refusal.value.code == "idempotency_key_too_long"
+
+
+def test_photo_that_nobody_can_decode_in_time_is_sent_away(
+    monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    monkeypatch.setattr(intake, "_DECODING_WAIT_SECONDS", 0.01)
+    data = encode(astronaut())
+
+    with intake._decoding, intake._decoding:
+        answer = client.post(
+            "/api/v1/photos", {"image": SimpleUploadedFile("me.jpg", data)}
+        )
+        page = client.post("/photos/", {"image": SimpleUploadedFile("me.jpg", data)})
+
+    for response in (answer, page):
+        assert response.status_code == 503
+        assert response["Retry-After"] == "5"
+    assert answer.json()["code"] == "busy"
+    assert b"Please try again in a few seconds." in page.content
+    assert not Photo.objects.exists()
+    assert submit(data).pk
 
 
 def test_full_disk_is_said_and_leaves_nothing(

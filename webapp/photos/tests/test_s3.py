@@ -19,8 +19,11 @@ from tests.pictures import astronaut, encode
 from tests.services import free_port
 from webapp.config import env
 from webapp.core.storage import StorageAway
-from webapp.photos.models import Photo
+from webapp.photos import tasks
+from webapp.photos.models import Photo, PhotoStatus
 from webapp.photos.services import erasure
+from webapp.photos.tests.factories import PhotoFactory
+from webapp.registry.models import ModelVersion
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,36 @@ def test_store_that_is_away_is_503_and_takes_no_photo(
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
     assert not Photo.objects.exists()
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["with", "without"])
+@pytest.mark.django_db
+def test_photo_waits_for_a_store_that_is_away_with_or_without_a_loaded_model(
+    store: Any,
+    champion: ModelVersion,
+    settings: LazySettings,
+    loaded: bool,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    photo, before = PhotoFactory(), PhotoFactory()
+    if loaded:
+        tasks.process_photo(str(before.pk))
+    here = settings.STORAGES
+    use_store(settings, f"s3://key:secret@127.0.0.1:{free_port()}/photos?tls=0")
+
+    with django_capture_on_commit_callbacks() as woken:
+        tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
+    assert photo.queued_at > timezone.now() + timedelta(seconds=2)
+    assert woken == []
+
+    settings.STORAGES = here
+    tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert photo.status == PhotoStatus.DONE
+    for name in (photo.file_name, before.file_name):
+        # Other tests look into the same store.
+        store.delete(name)

@@ -10,6 +10,7 @@ from celery import current_app
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, connection
+from django.db.models import F
 from django.utils import timezone
 
 from webapp.photos import tasks
@@ -65,6 +66,18 @@ def test_fresh_photo_is_left_alone() -> None:
     PhotoFactory()
 
     assert sweep_photos() == 0
+
+
+def test_photo_that_waits_for_a_model_is_woken_once_it_is_due() -> None:
+    photo = PhotoFactory()
+    tasks.process_photo(str(photo.pk))
+    assert count_waiting_messages() == 0
+    assert sweep_photos() == 0
+    Photo.objects.update(queued_at=F("queued_at") - timedelta(seconds=8))
+
+    assert sweep_photos() == 1
+
+    assert count_waiting_messages() == 1
 
 
 def test_without_a_broker_the_sweep_waits_and_the_photo_stays(

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,18 @@ from django.test import Client
 from django.utils import timezone
 from PIL import Image
 
-from tests.pictures import astronaut, encode, hopper, landscape
+from tests.pictures import (
+    JPEG_SCAN,
+    astronaut,
+    encode,
+    hopper,
+    landscape,
+    with_repeated,
+)
 from webapp.core.errors import NotFound
 from webapp.photos import tasks
 from webapp.photos.consent import CONSENT_VERSION
-from webapp.photos.models import Batch, Photo, ShareLink
+from webapp.photos.models import Batch, Photo, Prediction, ShareLink
 from webapp.photos.services.batches import MAX_PHOTOS, BatchGone, submit_batch
 from webapp.photos.services.erasure import (
     delete_photo,
@@ -54,6 +61,9 @@ def zip_of(files: dict[str, bytes]) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return buffer.getvalue()
+
+
+CUT_ZIP = zip_of({"a.jpg": encode(astronaut())})[:-30]
 
 
 def send_batch(client: Client, *files: tuple[str, bytes]) -> Any:
@@ -136,15 +146,37 @@ class TestBatch:
         assert (refused["position"], refused["name"]) == (2, "b.txt")
         assert refused["reason"].endswith(".")
 
+    @pytest.mark.parametrize("damaged", [b"PK\x03\x04 and then nothing", CUT_ZIP])
+    def test_damaged_zip_is_listed_and_stops_nothing(
+        self, client: Client, damaged: bytes
+    ) -> None:
+        body = send_batch(
+            client, ("a.jpg", encode(astronaut())), ("b.zip", damaged)
+        ).json()
+
+        assert body["total"] == 1
+        assert body["refused"] == [
+            {
+                "position": 2,
+                "name": "b.zip",
+                "reason": "The zip is damaged. Please pack it again.",
+            }
+        ]
+
     def test_without_one_photo_nothing_is_kept(self, client: Client) -> None:
         response = send_batch(client, ("b.txt", b"x"), ("c.txt", b"y"))
 
         assert response.status_code == 400
         assert not Batch.objects.exists()
 
-    def test_too_many_are_refused_whole(self, client: Client) -> None:
+    @pytest.mark.parametrize(
+        ("name", "count"), [("{}.jpg", MAX_PHOTOS + 1), ("__MACOSX/{}", 1001)]
+    )
+    def test_too_many_are_refused_whole(
+        self, client: Client, name: str, count: int
+    ) -> None:
         picture = encode(Image.new("RGB", (32, 32), "grey"))
-        zipped = zip_of({f"{i}.jpg": picture for i in range(MAX_PHOTOS + 1)})
+        zipped = zip_of({name.format(i): picture for i in range(count)})
 
         response = send_batch(client, ("many.zip", zipped))
 
@@ -234,6 +266,18 @@ class TestShareLink:
         path = url.removeprefix("http://testserver")
         assert Client().get(path).status_code == 404
 
+    def test_ended_links_are_not_counted(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        page = done(client)
+        for _ in range(2):
+            client.post(f"/api/v1{page.rstrip('/')}/links")
+        ShareLink.objects.filter(pk=ShareLink.objects.first().pk).update(
+            expires_at=timezone.now() - timedelta(seconds=1)
+        )
+
+        assert client.get(page).context["links"] == 1
+
     def test_token_is_not_stored(self, client: Client) -> None:
         photo_id = give(client)["id"]
 
@@ -283,6 +327,120 @@ class TestDownloads:
             picture = Image.open(io.BytesIO(response.content))
             assert picture.mode == "RGBA"
         assert client.get(f"{page}heat/2").status_code == 404
+
+
+class TestHandedOut:
+    """Faces and what was read of them, as files and pages."""
+
+    FILES = ("image", "thumbnail", "heat/1", "mien.png", "mien.json", "mien.csv")
+
+    @pytest.fixture
+    def addresses(self, client: Client, champion: ModelVersion) -> list[str]:
+        page = done(client)
+        link = client.post(f"/api/v1{page.rstrip('/')}/links").json()["url"]
+        shared = link.removeprefix("http://testserver")
+        return [
+            *(page + name for name in self.FILES),
+            *(f"{shared}image", f"{shared}heat/1"),
+        ]
+
+    def test_no_browser_keeps_them_and_no_search_engine_lists_them(
+        self, client: Client, addresses: list[str]
+    ) -> None:
+        for address in addresses:
+            response = client.get(address)
+            assert response.status_code == 200
+            assert response["Cache-Control"] == "private, no-store", address
+            assert response["X-Robots-Tag"] == "noindex", address
+        shared = addresses[-2].removesuffix("image")
+        page = client.get(shared)
+        assert "no-store" in page["Cache-Control"]
+        assert page["X-Robots-Tag"] == "noindex"
+
+    def test_head_says_what_get_would(
+        self, client: Client, addresses: list[str]
+    ) -> None:
+        for address in addresses:
+            response = client.head(address)
+            assert response.status_code == 200, address
+            assert not response.getvalue(), address
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda path: path.write_bytes(b""),
+            lambda path: path.write_bytes(b"no picture" * 100),
+            lambda path: path.unlink(),
+            lambda path: (path.unlink(), path.mkdir()),
+        ],
+        ids=["empty", "garbage", "gone", "folder"],
+    )
+    @pytest.mark.parametrize("name", ["thumbnail", "mien.png", "image"])
+    def test_damaged_file_is_404_in_words(
+        self,
+        client: Client,
+        champion: ModelVersion,
+        media: Path,
+        damage: Callable[[Path], Any],
+        name: str,
+    ) -> None:
+        page = done(client)
+        damage(media / Photo.objects.get().file_name)
+
+        response = client.get(page + name)
+
+        assert response.status_code == 404
+        assert "Please upload it again." in response.content.decode()
+
+    def test_of_a_file_that_was_cut_off_no_picture_is_made(
+        self, client: Client, champion: ModelVersion, media: Path
+    ) -> None:
+        page = done(client)
+        path = media / Photo.objects.get().file_name
+        path.write_bytes(path.read_bytes()[:5000])
+
+        # The photo itself is handed out as it is: its upper part can be seen.
+        assert client.get(f"{page}image").status_code == 200
+        assert client.get(f"{page}thumbnail").status_code == 404
+        assert client.get(f"{page}mien.png").status_code == 404
+
+    @pytest.mark.parametrize("activation", [b"", b"odd", bytes(50)])
+    def test_damaged_heat_is_404_in_words(
+        self, client: Client, champion: ModelVersion, activation: bytes
+    ) -> None:
+        page = done(client)
+        Prediction.objects.update(activation=activation)
+
+        response = client.get(f"{page}heat/1")
+
+        assert response.status_code == 404
+        assert "can no longer be shown" in response.content.decode()
+
+
+class TestExpired:
+    def test_nothing_is_shown_before_the_sweep_comes_by(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        accepted = give(client)
+        batch = send_batch(client, ("a.jpg", encode(astronaut()))).json()
+        kept = give(client, keep="true")["id"]
+        api = f"/api/v1/photos/{accepted['id']}"
+        link = client.post(f"{api}/links").json()["url"]
+        yesterday = timezone.now() - timedelta(days=1)
+        Photo.objects.exclude(expires_at=None).update(expires_at=yesterday)
+
+        page = f"/photos/{accepted['id']}/"
+        secret = f"?secret={accepted['secret']}"
+        shared = link.removeprefix("http://testserver")
+        addresses = (api, api + secret, page, f"{page}image", shared, f"{shared}image")
+        for address in addresses:
+            assert client.get(address).status_code == 404, address
+        keep = client.patch(api, {"keep": True}, content_type="application/json")
+        assert keep.status_code == 404
+        assert [photo["id"] for photo in client.get("/api/v1/photos").json()] == [kept]
+        assert client.get("/photos/mine/").context["page"].paginator.count == 1
+        assert client.get(f"/api/v1/batches/{batch['id']}").json()["photos"] == []
+        assert client.get(f"/batches/{batch['id']}/").context["total"] == 0
 
 
 class TestMine:
@@ -392,6 +550,16 @@ class TestLive:
         assert client.post("/api/v1/live", {"frame": broken}).status_code == 415
         assert client.post("/api/v1/live", {}).json()["code"] == "no_image"
 
+    def test_frame_that_takes_long_to_decode_is_refused(self, client: Client) -> None:
+        data = with_repeated(Image.new("L", (4900, 4900)), JPEG_SCAN, 1500)
+
+        response = client.post(
+            "/api/v1/live", {"frame": SimpleUploadedFile("f.jpg", data)}
+        )
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "too_complex"
+
 
 class TestRates:
     @pytest.fixture(autouse=True)
@@ -414,6 +582,23 @@ class TestRates:
         assert response.status_code == 429
         assert 0 < int(response.headers["Retry-After"]) <= 3600
         assert response.json()["code"] == "rate_limited"
+
+    @pytest.mark.parametrize(
+        ("path", "address"),
+        [("/api/v1/batches", "192.0.2.3"), ("/photos/", "192.0.2.4")],
+    )
+    def test_each_photo_of_a_zip_counts(
+        self, client: Client, path: str, address: str
+    ) -> None:
+        def send(count: int) -> Any:
+            zipped = zip_of({f"{i}.jpg": encode(astronaut()) for i in range(count)})
+            image = SimpleUploadedFile("p.zip", zipped)
+            return client.post(path, {"image": image}, REMOTE_ADDR=address)
+
+        assert send(3).status_code == 429
+        assert not Photo.objects.exists()
+        assert send(1).status_code in (202, 303)
+        assert send(1).status_code == 429
 
     def test_forged_forwarding_header_and_new_cookie_do_not_help(self) -> None:
         answers = [
@@ -448,7 +633,6 @@ class TestThumbnail:
 
         response = client.get(f"/photos/{photo_id}/thumbnail")
 
-        assert response["Cache-Control"] == "private, max-age=300"
         with Image.open(io.BytesIO(response.content)) as thumbnail:
             assert thumbnail.size == (480, 360)
 

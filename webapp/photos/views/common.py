@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.core.files.base import File
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
@@ -13,6 +14,7 @@ from webapp.accounts.visitors import Visitor, visitor_of
 from webapp.core.rates import address_group, check_rate, client_address
 from webapp.photos.models import Photo
 from webapp.photos.selectors import get_photo
+from webapp.photos.services.batches import count_photos
 
 
 def visible_photo(request: HttpRequest, photo_id: uuid.UUID) -> Photo:
@@ -45,6 +47,17 @@ def count_request(
         yield f"address:{address_group(client_address(request))}"
 
     check_rate(scope=scope, identities=list(identities()), cost=cost)
+
+
+def count_uploads(
+    request: HttpRequest, visitor: Visitor | None, files: Sequence[File[bytes]]
+) -> None:
+    """Count each photo, also those in a zip; the files first, so that nobody who has
+    sent too much has a zip opened. Raises ``RateLimited`` or ``TooManyPhotos``."""
+    count_request(request, "upload", visitor, cost=len(files))
+    in_zips = count_photos(files) - len(files)
+    if in_zips:
+        count_request(request, "upload", visitor, cost=in_zips)
 
 
 def is_htmx(request: HttpRequest) -> bool:

@@ -9,12 +9,17 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.visitors import visitor_of
 from webapp.photos import rendering
 from webapp.photos.models import Batch
-from webapp.photos.selectors import get_batch, get_photo_results, photos_of
+from webapp.photos.selectors import (
+    get_batch,
+    get_photo_results,
+    photos_in,
+    photos_of,
+)
 from webapp.photos.services.batches import delete_batch
 from webapp.photos.services.erasure import delete_photos_of
 from webapp.photos.views.common import is_htmx, see_other
@@ -51,7 +56,7 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     """Several photos' results; to htmx, which asks while they are under way, the
     part that changes."""
     shown = _own_batch(request, batch_id)
-    results = get_photo_results(photos=shown.photos.order_by("position"))
+    results = get_photo_results(photos=photos_in(batch=shown))
     finished = sum(result.finished for result in results)
     context = {
         "batch": shown,
@@ -64,10 +69,10 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     return render(request, template, context)
 
 
-@require_GET
+@require_safe
 def batch_csv(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     shown = _own_batch(request, batch_id)
-    results = get_photo_results(photos=shown.photos.order_by("position"))
+    results = get_photo_results(photos=photos_in(batch=shown))
     response = HttpResponse(
         rendering.faces_as_csv(results), content_type="text/csv; charset=utf-8"
     )

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import uuid
-from typing import Final
+from typing import Final, TypeVar
 
 from django.contrib import messages
 from django.core.files import File
 from django.core.files.storage import default_storage
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST, require_safe
-from PIL import Image
+from django.views.decorators.http import require_POST, require_safe
 from rest_framework.renderers import JSONRenderer
 
 from ml.labels import EMOTIONS, Emotion
+from webapp.core.errors import NotFound
 from webapp.photos import rendering
 from webapp.photos.models import Photo
 from webapp.photos.selectors import (
     get_face_prediction,
     get_photo_result,
     get_shared_photo,
+    open_links_to,
 )
 from webapp.photos.serializers import PhotoSerializer
 from webapp.photos.services.consent import set_consent
@@ -45,6 +45,10 @@ from webapp.photos.views.common import (
 _POLL_AFTER_MS: Final = (100, 100, 150, 200, 300, 500, 800, 1200, 2000, 3000)
 """Fast while a result is due any moment, then ever more patient."""
 
+_JPEG_START: Final = b"\xff\xd8"
+
+_Response = TypeVar("_Response", bound=HttpResponseBase)
+
 
 @never_cache
 @require_safe
@@ -61,54 +65,51 @@ def shared(request: HttpRequest, token: str) -> HttpResponse:
     return _render_result(request, get_shared_photo(token=token), share_token=token)
 
 
-@require_GET
+@require_safe
 def image(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponseBase:
     return _image_response(visible_photo(request, photo_id))
 
 
-@require_GET
+@require_safe
 def thumbnail(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     with _open_file(visible_photo(request, photo_id)) as handle:
         data = rendering.thumbnail(handle.read())
-    response = HttpResponse(data, content_type="image/jpeg")
-    response["Cache-Control"] = "private, max-age=300"
-    return response
+    return _unkept(HttpResponse(data, content_type="image/jpeg"))
 
 
-@require_GET
+@require_safe
 def shared_image(request: HttpRequest, token: str) -> HttpResponseBase:
     return _image_response(get_shared_photo(token=token))
 
 
-@require_GET
+@require_safe
 def heat(request: HttpRequest, photo_id: uuid.UUID, index: int) -> HttpResponse:
     return _heat_response(request, visible_photo(request, photo_id), index)
 
 
-@require_GET
+@require_safe
 def shared_heat(request: HttpRequest, token: str, index: int) -> HttpResponse:
     return _heat_response(request, get_shared_photo(token=token), index)
 
 
-@require_GET
+@require_safe
 def annotated(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     photo = visible_photo(request, photo_id)
     with _open_file(photo) as handle:
-        picture = Image.open(io.BytesIO(handle.read())).convert("RGB")
+        picture = rendering.stored_picture(handle.read())
     data = rendering.annotated_photo(picture, get_photo_result(photo=photo))
     return _download(data, "image/png", "mien.png")
 
 
-@require_GET
+@require_safe
 def export_json(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
-
     photo = visible_photo(request, photo_id)
     data = PhotoSerializer(get_photo_result(photo=photo)).data
     text = JSONRenderer().render(data, "application/json; indent=2")
     return _download(text, "application/json", "mien.json")
 
 
-@require_GET
+@require_safe
 def export_csv(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     photo = visible_photo(request, photo_id)
     text = rendering.faces_as_csv([get_photo_result(photo=photo)])
@@ -167,13 +168,13 @@ def _render_result(
         "next_poll": polls + 1,
         "secret": secret,
         "share_token": share_token,
-        "links": 0 if share_token else photo.links.count(),
+        "links": 0 if share_token else open_links_to(photo=photo).count(),
         "share_days": SHARE_DAYS,
     }
     template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
     response = render(request, template, context)
     patch_vary_headers(response, ["HX-Request"])
-    return response
+    return _unlisted(response)
 
 
 def _polls_so_far(request: HttpRequest) -> int:
@@ -184,15 +185,35 @@ def _polls_so_far(request: HttpRequest) -> int:
 
 
 def _open_file(photo: Photo) -> File[bytes]:
+    """The stored JPEG. Raises ``NotFound`` where there is none under its name."""
     try:
-        return default_storage.open(photo.file_name, "rb")
-    except FileNotFoundError as error:
-        raise Http404 from error
+        file = default_storage.open(photo.file_name, "rb")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NotFound(rendering.UNREADABLE_WORDS) from error
+    start = file.read(len(_JPEG_START))
+    file.seek(0)
+    if start != _JPEG_START:
+        file.close()
+        raise NotFound(rendering.UNREADABLE_WORDS)
+    return file
+
+
+def _unlisted(response: _Response) -> _Response:
+    """A link that somebody was sent may end up where a search engine reads."""
+    response["X-Robots-Tag"] = "noindex"
+    return response
+
+
+def _unkept(response: _Response) -> _Response:
+    """Nor does the browser keep it: a deleted photo, or one whose link has ended, is
+    not to be shown from a cache, and not to lie in one. Within a page it is loaded
+    once all the same."""
+    response["Cache-Control"] = "private, no-store"
+    return _unlisted(response)
 
 
 def _image_response(photo: Photo) -> HttpResponseBase:
-    response = FileResponse(_open_file(photo), content_type="image/jpeg")
-    response["Cache-Control"] = "private, max-age=300"
+    response = _unkept(FileResponse(_open_file(photo), content_type="image/jpeg"))
     response["Content-Disposition"] = 'inline; filename="photo.jpg"'
     # A picture can run nothing; should a browser ever take it for a page, neither.
     response["Content-Security-Policy"] = "default-src 'none'; sandbox"
@@ -208,13 +229,10 @@ def _heat_response(request: HttpRequest, photo: Photo, index: int) -> HttpRespon
         else max(EMOTIONS, key=lambda known: getattr(prediction, known.value))
     )
     data = rendering.heat_map(prediction, emotion)
-    response = HttpResponse(data, content_type="image/png")
-    response["Cache-Control"] = "private, max-age=300"
-    return response
+    return _unkept(HttpResponse(data, content_type="image/png"))
 
 
 def _download(data: bytes, content_type: str, name: str) -> HttpResponse:
     response = HttpResponse(data, content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="{name}"'
-    response["Cache-Control"] = "private, no-store"
-    return response
+    return _unkept(response)

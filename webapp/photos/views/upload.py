@@ -17,9 +17,14 @@ from webapp.photos import consent
 from webapp.photos.examples import available_examples, get_example
 from webapp.photos.forms import PhotoForm
 from webapp.photos.models import Photo
-from webapp.photos.services.batches import MAX_BATCH_BYTES, MAX_PHOTOS, submit_batch
+from webapp.photos.services.batches import (
+    MAX_BATCH_BYTES,
+    MAX_PHOTOS,
+    is_zip,
+    submit_batch,
+)
 from webapp.photos.services.intake import submit_photo
-from webapp.photos.views.common import count_request, see_other
+from webapp.photos.views.common import count_request, count_uploads, see_other
 
 _LIMITS: Final = {
     "bytes": MAX_BYTES,
@@ -51,8 +56,8 @@ def upload(request: HttpRequest) -> HttpResponseBase:
         "train": form.cleaned_data["train"],
     }
     try:
-        count_request(request, "upload", visitor_of(request), cost=len(files))
-        if len(files) == 1 and not form.is_zip(files[0]):
+        count_uploads(request, visitor_of(request), files)
+        if len(files) == 1 and not is_zip(files[0]):
             photo = submit_photo(data=files[0].read(), **allowed)
             response = see_other("photos:result", photo_id=photo.pk)
         else:
