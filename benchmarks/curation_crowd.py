@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import curation
 from benchmarks.curation import Float64Array, IntArray
-from benchmarks.report import PICTURES, model_line, put
+from benchmarks.report import PICTURES, model_line, put, table
 from ml.consensus import NO_LABEL, VERDICTS, decide, weigh_votes
 from ml.consensus import _model_voice as translate
 from ml.figures import to_png
@@ -126,8 +126,8 @@ def main() -> None:
                     - (weighed.reliability[:bad].max() if bad else np.nan),
                 )
             )
-        table = np.array(scores)
-        mean, spread = table.mean(axis=0), table.std(axis=0)
+        drawn = np.array(scores)
+        mean, spread = drawn.mean(axis=0), drawn.std(axis=0)
         plotted.append((bad, mean, spread))
         rows.append(
             [
@@ -136,7 +136,7 @@ def main() -> None:
                 f"{100 * mean[5]:.1f} %",
                 f"{100 * mean[4]:.1f} %",
                 f"{mean[6]:.2f}",
-                "-" if bad == 0 else ("yes" if (table[:, 7] > 0).all() else "no"),
+                "-" if bad == 0 else ("yes" if (drawn[:, 7] > 0).all() else "no"),
             ]
         )
     text = table(

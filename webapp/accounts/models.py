@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.db import models
 
 from webapp.core.models import TimedModel
@@ -29,6 +30,21 @@ class User(AbstractUser):
                 name="user_role_is_known",
             )
         ]
+
+    def clean(self) -> None:
+        """A new name for an account must not read like another's; old ones stay."""
+        super().clean()
+        stands = User.objects.filter(pk=self.pk, username=self.username).exists()
+        if not self._state.adding and not stands and self.name_is_taken():
+            raise ValidationError(
+                {"username": f"The name {self.username} is taken, in whatever case."}
+            )
+
+    def name_is_taken(self) -> bool:
+        """Whether somebody else has it, in whatever case its letters are."""
+        names = User.objects.exclude(pk=self.pk).values_list("username", flat=True)
+        # Not by the database: SQLite knows the case of ASCII alone.
+        return self.username.casefold() in {name.casefold() for name in names}
 
 
 class Invitation(TimedModel):

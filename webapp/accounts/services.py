@@ -40,7 +40,7 @@ def seed_demo_people() -> list[tuple[str, str, str]]:
             code="not_a_demo",
         )
     for name, role, password in DEMO_PEOPLE:
-        if not User.objects.filter(username=name).exists():
+        if not User(username=name).name_is_taken():
             is_admin = role == Role.ADMIN
             User.objects.create_user(
                 name,
@@ -49,7 +49,12 @@ def seed_demo_people() -> list[tuple[str, str, str]]:
                 is_staff=is_admin,
                 is_superuser=is_admin,
             )
-    return [(name, password, role.value) for name, role, password in DEMO_PEOPLE]
+    known = set(User.objects.values_list("username", flat=True))
+    return [
+        (name, password, role.value)
+        for name, role, password in DEMO_PEOPLE
+        if name in known
+    ]
 
 
 @transaction.atomic
@@ -87,7 +92,8 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
     """Make the account that an invitation promises, once.
 
     Raises ``NotFound`` for a link that is void, ``Conflict`` for a name that is
-    taken and ``DomainError`` for a name or a password that will not do.
+    taken, in whatever case, and ``DomainError`` for a name or a password that will
+    not do.
     """
     invitation = get_open_invitation(secret=secret)
     # One character may become many: its length is known after this alone.
@@ -107,6 +113,10 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
     )
     if not used:
         raise NotFound("This invitation was used a moment ago.")
+    # Two who choose one name in letters of another case wait for each other.
+    User.objects.select_for_update(no_key=True).order_by("pk").first()
+    if person.name_is_taken():
+        raise _name_taken(username)
     is_admin = invitation.role == Role.ADMIN
     try:
         with transaction.atomic():
@@ -118,9 +128,7 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
                 is_superuser=is_admin,
             )
     except IntegrityError as error:
-        raise Conflict(
-            f"The name {username} is taken. Please choose another.", code="name_taken"
-        ) from error
+        raise _name_taken(username) from error
     Invitation.objects.filter(pk=invitation.pk).update(accepted_by=person)
     audit.record(
         actor=person, action="joined", subject=person.username, role=person.role
@@ -181,6 +189,12 @@ def change_person(
         subject=person.username,
         before=before,
         after=after,
+    )
+
+
+def _name_taken(username: str) -> Conflict:
+    return Conflict(
+        f"The name {username} is taken. Please choose another.", code="name_taken"
     )
 
 

@@ -223,6 +223,8 @@ CELERY_TASK_TIME_LIMIT = 30
 # A worker outlives its broker, however long that is away.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Nor does it end at a broker that is full, cannot persist or has become a replica.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     # After SIGKILL a message comes back after this long; the default is an hour.
     "visibility_timeout": 60,
@@ -326,8 +328,13 @@ CELERY_BEAT_SCHEDULE = {
 # --- Web --------------------------------------------------------------------------
 # A body may be one photo and the few words around it; where several may come, more.
 REQUEST_MAX_BYTES = MAX_BYTES + 64 * 1024
-# One photo never touches the disk before it is re-encoded; several may.
+# One photo never touches the disk before it is re-encoded; several may, in files that
+# have no name and so do not outlive the process.
 FILE_UPLOAD_MAX_MEMORY_SIZE = REQUEST_MAX_BYTES
+FILE_UPLOAD_HANDLERS = [
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "webapp.core.uploads.UnnamedFileUploadHandler",
+]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # More than may be sent, so that the form can say how many may.
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
@@ -431,7 +438,10 @@ LOG_FORMAT = env.choice(
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"context": {"()": "webapp.core.logs.ContextFilter"}},
+    "filters": {
+        "context": {"()": "webapp.core.logs.ContextFilter"},
+        "routes": {"()": "webapp.core.logs.RouteFilter"},
+    },
     "formatters": {
         "line": {
             "format": "{asctime} {levelname} {name}{context}: {message}",
@@ -443,7 +453,7 @@ LOGGING = {
         "console": {
             "class": "logging.StreamHandler",
             "formatter": LOG_FORMAT,
-            "filters": ["context"],
+            "filters": ["context", "routes"],
         }
     },
     "root": {
@@ -453,6 +463,10 @@ LOGGING = {
         ),
     },
     "loggers": {
+        # Without the handlers that Django gives it, which would tell addresses; so
+        # would the line for each request of its own server.
+        "django": {"level": "INFO"},
+        "django.server": {"level": "CRITICAL"},
         # One line a task or beat is too many when the sweep runs every second.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},

@@ -7,6 +7,7 @@ from typing import Any
 
 from rest_framework import exceptions, parsers, serializers
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from webapp.core.errors import DomainError
@@ -59,7 +60,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         codes = error.get_codes()
         response.data = {
             "code": codes if isinstance(codes, str) else "invalid",
-            "detail": _sentence(error.detail),
+            "detail": sentence_of(error.detail),
         }
     elif isinstance(response.data, dict) and "detail" in response.data:
         response.data = {
@@ -69,9 +70,15 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     return response
 
 
-def _sentence(detail: Any) -> str:
+def sentence_of(detail: Any) -> str:
+    """What DRF says of a request in one line, each field by its name."""
     if isinstance(detail, dict):
-        return " ".join(f"{key}: {_sentence(value)}" for key, value in detail.items())
+        return " ".join(
+            sentence_of(value)
+            if key == api_settings.NON_FIELD_ERRORS_KEY
+            else f"{key}: {sentence_of(value)}"
+            for key, value in detail.items()
+        )
     if isinstance(detail, list):
-        return " ".join(_sentence(value) for value in detail)
+        return " ".join(sentence_of(value) for value in detail)
     return str(detail)

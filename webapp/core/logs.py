@@ -25,6 +25,11 @@ from webapp.core import metrics
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 JSON_FIELDS: Final = "asctime,levelname,name,message,request_id,job_id"
 _ACCEPTED: Final = re.compile(r"[A-Za-z0-9-]{8,64}")
+_BEHIND_HOST: Final = re.compile(r"(://[^/?#\s]*)\S*")
+_QUOTED: Final = re.compile(r"""b?['"].*""", re.DOTALL)
+_METHODS: Final = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+)
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 job_id: ContextVar[str] = ContextVar("job_id", default="")
@@ -39,6 +44,38 @@ class ContextFilter(logging.Filter):
         ids = {"request_id": request_id.get(), "job_id": job_id.get()}
         words = " ".join(word for word in ids.values() if word)
         record.__dict__ |= {**ids, "context": f" [{words}]" if words else ""}
+        return True
+
+
+class RouteFilter(logging.Filter):
+    """Puts the route's name for the address in what Django says of a request.
+
+    Django names the path of whatever it refuses, and the page that a form came from:
+    a link to a photo or an invitation, perhaps.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Taken away: as an object's field it would be written with its address.
+        request = record.__dict__.pop("request", None)
+        if isinstance(request, HttpRequest):
+            record.msg = _without_address(record.msg, request)
+            if isinstance(record.args, tuple):
+                record.args = tuple(
+                    _without_address(word, request) for word in record.args
+                )
+        return True
+
+
+class QuotationFilter(logging.Filter):
+    """Leaves out what Gunicorn quotes of a request that it could not read or answer:
+    its first line, a header, its address."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        words = str(record.msg)
+        if words.startswith("Error handling request"):
+            record.msg, record.args = "Error handling request", ()
+        elif words.startswith("Invalid request"):
+            record.msg = _QUOTED.sub("...", words)
         return True
 
 
@@ -70,8 +107,9 @@ class GunicornLogger(glogging.Logger):
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        if os.environ.get("MIEN_LOG_FORMAT") == "json":
-            for handler in self.error_log.handlers:
+        for handler in self.error_log.handlers:
+            handler.addFilter(QuotationFilter())
+            if os.environ.get("MIEN_LOG_FORMAT") == "json":
                 handler.setFormatter(OneLineJson())
 
 
@@ -93,17 +131,18 @@ class RequestLogMiddleware:
         try:
             response = self.get_response(request)
             seconds = time.perf_counter() - started_at
-            match = request.resolver_match
-            route = match.view_name if match else ""
-            metrics.REQUESTS.labels(request.method, str(response.status_code)).inc()
+            route = route_of(request)
+            # Whoever asks may make methods up; each would be counted for ever.
+            method = request.method if request.method in _METHODS else "other"
+            metrics.REQUESTS.labels(method, str(response.status_code)).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(seconds)
             logger.info(
                 "%s %s %s",
-                request.method,
+                method,
                 route or "-",
                 response.status_code,
                 extra={
-                    "method": request.method,
+                    "method": method,
                     "route": route,
                     "status": response.status_code,
                     "duration_ms": round(1000 * seconds, 1),
@@ -113,3 +152,19 @@ class RequestLogMiddleware:
             return response
         finally:
             request_id.reset(token)
+
+
+def route_of(request: HttpRequest) -> str:
+    """The name of the route that a request took; empty where there is none."""
+    match = request.resolver_match
+    return match.view_name if match else ""
+
+
+def _without_address(word: Any, request: HttpRequest) -> Any:
+    """The route for the path, as Django escapes it, and no more of another address
+    than its host."""
+    if not isinstance(word, str):
+        return word
+    if word == request.path.encode("unicode_escape").decode("ascii"):
+        return route_of(request) or "-"
+    return _BEHIND_HOST.sub(r"\1", word)

@@ -11,6 +11,7 @@ from django.db import DataError, IntegrityError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from webapp.core.errors import DomainError
+from webapp.core.logs import route_of
 from webapp.core.responses import error_response
 from webapp.core.storage import StorageAway
 
@@ -121,6 +122,7 @@ class ErrorPagesMiddleware:
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponse | None:
+        route = route_of(request)
         if isinstance(exception, DomainError):
             return error_response(
                 request,
@@ -141,7 +143,7 @@ class ErrorPagesMiddleware:
         if isinstance(exception, IntegrityError):
             # Most likely what it was about went at this very moment; if not, the log
             # says where.
-            logger.error("not written, %s: %s", request.path, exception, exc_info=True)
+            logger.error("not written, %s: %s", route, exception, exc_info=True)
             return error_response(
                 request,
                 409,
@@ -150,7 +152,7 @@ class ErrorPagesMiddleware:
                 "again.",
             )
         if isinstance(exception, OperationalError):
-            logger.error("database not available, %s: %s", request.path, exception)
+            logger.error("database not available, %s: %s", route, exception)
             return error_response(
                 request,
                 503,
@@ -159,7 +161,7 @@ class ErrorPagesMiddleware:
                 retry_after_seconds=5,
             )
         if isinstance(exception, StorageAway):
-            logger.error("files not available, %s: %s", request.path, exception)
+            logger.error("files not available, %s: %s", route, exception)
             return error_response(
                 request,
                 503,

@@ -24,7 +24,6 @@ from webapp.core.api import ErrorSerializer
 from webapp.core.errors import Conflict, NotFound
 from webapp.photos.api import validated
 from webapp.registry.models import ModelVersion
-from webapp.registry.selectors import get_champion
 from webapp.training import selectors
 from webapp.training import selectors_pages as pages
 from webapp.training import serializers as shapes
@@ -227,7 +226,7 @@ class PromoteView(AdminView):
             model_version=candidate,
             promoted_by=_trainer(request),
             reason=fields.get("reason", ""),
-            expected_champion=_named(fields["champion"]),
+            expected_champion=promotion.looked_at_champion(name=fields["champion"]),
         )
         return Response(
             shapes.PromotionSerializer(made).data, status=status.HTTP_201_CREATED
@@ -245,11 +244,10 @@ class RollbackView(AdminView):
         fields = validated(
             shapes.PromotionRequestSerializer(data=request.data), "bad_promotion"
         )
-        champion = get_champion()
-        if champion is None or champion.version != fields["champion"]:
-            raise Conflict("Another version serves by now. Look at it, decide anew.")
         made = promotion.roll_back(
-            rolled_back_by=_trainer(request), reason=fields.get("reason", "")
+            rolled_back_by=_trainer(request),
+            reason=fields.get("reason", ""),
+            expected_champion=promotion.looked_at_champion(name=fields["champion"]),
         )
         return Response(
             shapes.PromotionSerializer(made).data, status=status.HTTP_201_CREATED

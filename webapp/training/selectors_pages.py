@@ -63,9 +63,13 @@ def page_of(rows: QuerySet[Any] | Sequence[Any], number: str) -> Page[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a training is worth while, and which kinds could begin now."""
+    """Whether a training is worth while, and which kinds could begin now.
+
+    ``refusals`` says for each mode why no run can begin; empty where it can.
+    """
 
     figures: Figures
+    refusals: dict[str, str]
 
     @property
     def missing(self) -> int:
@@ -77,14 +81,12 @@ class Readiness:
         share = self.figures.new_labels / self.figures.labels_needed
         return round(100 * min(share, 1), 1)
 
-    @property
-    def refusals(self) -> dict[str, str]:
-        """For each mode why no run can begin now; empty where it can."""
-        return {mode.value: refusal_of(mode=mode) for mode in Mode}
-
 
 def readiness() -> Readiness:
-    return Readiness(training_figures())
+    """What stands now: all labels are read for it, once for each mode."""
+    return Readiness(
+        training_figures(), {mode.value: refusal_of(mode=mode) for mode in Mode}
+    )
 
 
 def refusal_of(*, mode: Mode) -> str:

@@ -85,6 +85,8 @@ def test_old_withdrawn_and_wrong_links_open_nothing(admin: User) -> None:
         ("\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 9, PASSWORD, DomainError),
         ("\N{LATIN SMALL LIGATURE FFI}" * 51, PASSWORD, DomainError),
         ("root", PASSWORD, Conflict),
+        # Two accounts that read alike are one person pretending to be another.
+        ("ROOT", PASSWORD, Conflict),
     ],
 )
 def test_bad_name_or_password_leaves_the_link_as_it_was(
@@ -101,6 +103,17 @@ def test_bad_name_or_password_leaves_the_link_as_it_was(
     assert b'role="alert"' in response.content
     assert User.objects.count() == 1
     assert accept_invitation(secret=secret, username="eve", password=PASSWORD)
+
+
+def test_case_of_letters_beyond_ascii_counts_as_little(admin: User) -> None:
+    User.objects.create_user("Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}")
+
+    with pytest.raises(Conflict, match="is taken"):
+        accept_invitation(
+            secret=secret_for(admin),
+            username="zo\N{LATIN CAPITAL LETTER E WITH DIAERESIS}",
+            password=PASSWORD,
+        )
 
 
 def test_roles_include_the_ones_before() -> None:

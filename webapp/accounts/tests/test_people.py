@@ -53,6 +53,55 @@ def test_changed_demo_password_stays_changed(settings: LazySettings) -> None:
 
 
 @pytest.mark.django_db
+def test_demo_leaves_a_name_to_whoever_has_it_in_other_letters(
+    settings: LazySettings,
+) -> None:
+    settings.DEMO = True
+    User.objects.create_user("ADA")
+
+    people = seed_demo_people()
+
+    assert [name for name, *_ in people] == ["max"]
+    assert set(User.objects.values_list("username", flat=True)) == {"ADA", "max"}
+
+
+@pytest.mark.django_db
+def test_admin_gives_no_name_that_reads_like_anothers(client: Client) -> None:
+    admin = User.objects.create_superuser("root", role=Role.ADMIN)
+    ada, old = User.objects.create_user("ada"), User.objects.create_user("ROOT")
+    client.force_login(admin)
+
+    def change(person: User, username: str) -> HttpResponse:
+        address = f"/admin/accounts/user/{person.pk}/change/"
+        fields = client.get(address).context["adminform"].form.initial
+        joined = {"date_joined_0": "2026-01-01", "date_joined_1": "12:00:00"}
+        return client.post(
+            address,
+            {"username": username, "role": fields["role"], "is_active": "on", **joined},
+        )
+
+    refused = change(ada, "Root")
+    added = client.post(
+        "/admin/accounts/user/add/",
+        {
+            "username": "Ada",
+            "usable_password": "true",
+            "password1": "correct horse battery",
+            "password2": "correct horse battery",
+            "role": Role.ANNOTATOR,
+        },
+    )
+
+    assert b"The name Root is taken, in whatever case." in refused.content
+    assert b"already exists" in added.content
+    assert User.objects.count() == 3
+    # Who reads alike since before this was looked at can still be changed.
+    assert change(old, "ROOT").status_code == 302
+    # One's own name in other letters is nobody else's.
+    assert change(ada, "Ada").status_code == 302
+
+
+@pytest.mark.django_db
 def test_people_change_their_own_password_and_end_other_sessions(
     client: Client,
 ) -> None:

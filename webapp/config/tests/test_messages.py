@@ -1,8 +1,10 @@
-"""A worker that could not say that a job is done takes the next one all the same."""
+"""Workers outlive what a broker does: one that could not say that a job is done takes
+the next one all the same, and so does one whose broker takes no word for a while."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -13,8 +15,10 @@ import pytest
 from kombu import Connection, Exchange, Message, Queue
 from kombu.exceptions import OperationalError
 
-from webapp.config import broker
+from tests.stack import ROOT
+from webapp.config import broker, serve
 from webapp.config.celery import app
+from webapp.config.processes import ProcessGroup
 
 QUEUE = Queue("letters", Exchange("letters"), routing_key="letters")
 
@@ -75,3 +79,61 @@ def test_message_that_could_not_be_answered_does_not_block_the_next(
             take(connection, got, 5)
 
     assert [message.payload["number"] for message in got] == [1]
+
+
+@pytest.mark.parametrize(
+    ("ill", "well"),
+    [
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+        (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+    ],
+    ids=["full", "replica"],
+)
+def test_worker_outlives_a_broker_that_takes_no_word(
+    server: tuple[subprocess.Popen[bytes], str],
+    tmp_path: Path,
+    ill: list[str],
+    well: list[str],
+) -> None:
+    _, url = server
+    log, group = tmp_path / "worker.log", ProcessGroup()
+    environment = serve.worker_environment(
+        {**os.environ, "MIEN_BROKER_URL": url, "MIEN_HOME": str(tmp_path)}
+    )
+    with log.open("wb") as output, Connection(url) as connection:
+        worker = subprocess.Popen(
+            serve.training_command(environment),
+            cwd=ROOT,
+            env=environment | {"DJANGO_SETTINGS_MODULE": "webapp.config.settings"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=group.id,
+        )
+
+        def wait_for(words: str, times: int = 1) -> None:
+            deadline = time.monotonic() + 20
+            while log.read_text().count(words) < times:
+                assert worker.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+
+        def publish(task: str) -> None:
+            app.send_task(task, queue="training", connection=connection)
+
+        try:
+            publish("nobody-knows-the-first")
+            wait_for("nobody-knows-the-first")
+            # It has the second in its socket by the time that it cannot answer.
+            worker.send_signal(signal.SIGSTOP)
+            publish("nobody-knows-the-second")
+            connection.default_channel.client.execute_command(*ill)
+            worker.send_signal(signal.SIGCONT)
+            wait_for("Trying to reconnect", 2)
+            connection.default_channel.client.execute_command(*well)
+
+            publish("nobody-knows-the-third")
+
+            wait_for("nobody-knows-the-third")
+        finally:
+            group.kill()
+            worker.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -73,6 +74,24 @@ def test_whoever_sends_a_folder_of_photos_is_told_to_send_fewer(
 
     assert response.status_code == 400
     assert b"too many files at once. Please send fewer." in response.content
+
+
+def test_upload_that_memory_does_not_hold_lies_in_no_folder(
+    settings: LazySettings,
+) -> None:
+    """Whatever kills the process meanwhile: nobody would ever remove it."""
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 1000
+    sent = [ContentFile(b"x" * 2000, "x.zip"), ContentFile(b"y" * 3000, "y.zip")]
+    request = RequestFactory().post("/photos/", {"image": sent})
+
+    files = request.FILES.getlist("image")
+
+    assert [file.name for file in files] == ["x.zip", "y.zip"]
+    assert [file.size for file in files] == [2000, 3000]
+    assert [file.read()[:1] for file in files] == [b"x", b"y"]
+    assert [os.fstat(file.fileno()).st_nlink for file in files] == [0, 0]
+    request.close()
+    assert all(file.closed for file in files)
 
 
 @pytest.mark.django_db

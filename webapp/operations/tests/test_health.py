@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from gunicorn.config import Config
+from gunicorn.http.errors import InvalidHeader, InvalidRequestLine
+from gunicorn.workers.base import Worker
 
 from tests.pictures import astronaut, encode
 from webapp.accounts import audit
 from webapp.accounts.models import AuditEntry, Role, User
 from webapp.accounts.services import change_person, invite_person
-from webapp.core.logs import ContextFilter, OneLineJson, job_id, request_id
+from webapp.core.logs import (
+    ContextFilter,
+    GunicornLogger,
+    OneLineJson,
+    job_id,
+    request_id,
+)
+from webapp.core.storage import StorageAway
 from webapp.operations import health, hours, presence
 from webapp.operations.exposition import worker_exposition
 from webapp.operations.models import Presence, ServingHour
@@ -31,6 +51,7 @@ from webapp.photos.services.processing import (
     give_back_photo,
     process_claimed_photo,
 )
+from webapp.photos.services.sharing import create_share_link
 from webapp.photos.tests.factories import PhotoFactory
 from webapp.registry.models import ModelVersion
 
@@ -172,6 +193,20 @@ class TestMetrics:
         assert "mien_broker_up 1.0" in said
         assert 'mien_champion{version="tiny-1"} 1.0' in said
         assert 'mien_photos_ended_total{reason="",status="done"}' in said
+
+    def test_methods_that_somebody_made_up_count_as_one(
+        self, client: Client, settings: LazySettings, db: None
+    ) -> None:
+        settings.METRICS_TOKEN = TOKEN
+        for method in ("QQQQ1", "QQQQ2", "get"):
+            client.generic(method, "/livez")
+        client.patch("/livez")
+
+        said = self.scrape(client)
+
+        assert 'mien_requests_total{method="other",status="405"}' in said
+        assert 'mien_requests_total{method="PATCH",status="405"}' in said
+        assert "QQQQ" not in said
 
     def test_worker_of_its_own_host_tells_with_the_same_token(
         self, settings: LazySettings
@@ -397,15 +432,115 @@ class TestLogs:
         evil = {"X-Request-ID": 'x"} {"level": "forged'}
         assert "forged" not in client.get("/livez", headers=evil)["X-Request-ID"]
 
-    @pytest.mark.django_db
-    def test_secret_of_an_address_is_in_no_line(
-        self, client: Client, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        with caplog.at_level(logging.INFO, "webapp.requests"):
-            client.get("/s/a-very-secret-token")
+    @pytest.fixture(params=["line", "json"])
+    def log(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[], str]:
+        """What the site's own handler has written since, in either format."""
+        (handler,) = (
+            handler
+            for handler in logging.getLogger().handlers
+            if type(handler) is logging.StreamHandler
+        )
+        written = io.StringIO()
+        monkeypatch.setattr(handler, "stream", written)
+        if request.param == "json":
+            monkeypatch.setattr(handler, "formatter", OneLineJson())
+        monkeypatch.setattr(logging.getLogger("webapp.requests"), "level", logging.INFO)
+        return written.getvalue
 
-        assert caplog.records
-        assert "a-very-secret-token" not in caplog.text
+    @pytest.fixture
+    def token(self) -> str:
+        """Of a link that opens a photo."""
+        return create_share_link(photo=PhotoFactory())[1]
+
+    @pytest.mark.django_db
+    def test_address_that_leads_nowhere_is_in_no_line(
+        self, client: Client, log: Callable[[], str]
+    ) -> None:
+        client.get("/s/a-very-secret-token")
+        client.get("/a-very-secret-token/")
+
+        assert "Not Found: -" in log()
+        assert "a-very-secret-token" not in log()
+
+    @pytest.mark.django_db
+    def test_invitation_that_is_refused_is_logged_by_its_route(
+        self, client: Client, admin: User, log: Callable[[], str]
+    ) -> None:
+        secret = invite_person(role=Role.ANNOTATOR, invited_by=admin)[1]
+        url = reverse("accounts:invitation", args=[secret])
+
+        assert client.post(url, {"username": "eve"}).status_code == 400
+
+        assert "Bad Request: accounts:invitation" in log()
+        assert secret not in log()
+
+    @pytest.mark.django_db
+    def test_shared_photo_without_that_face_is_logged_by_its_route(
+        self, client: Client, token: str, log: Callable[[], str]
+    ) -> None:
+        assert client.get(f"/s/{token}/heat/9").status_code == 404
+
+        assert "Not Found: photos:shared-heat" in log()
+        assert token not in log()
+
+    @pytest.mark.django_db
+    def test_form_that_is_refused_tells_neither_its_address_nor_where_it_stood(
+        self, token: str, log: Callable[[], str]
+    ) -> None:
+        response = Client(enforce_csrf_checks=True).post(
+            f"/s/{token}/",
+            secure=True,
+            headers={"Referer": f"https://mien.example/s/{token}/?again={token}"},
+        )
+
+        assert response.status_code == 403
+        assert "https://mien.example does not match any trusted origins" in log()
+        assert ": photos:shared" in log()
+        assert token not in log()
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize(
+        "error", [OperationalError, IntegrityError, StorageAway, ZeroDivisionError]
+    )
+    def test_what_breaks_is_logged_by_its_route(
+        self,
+        token: str,
+        log: Callable[[], str],
+        error: type[Exception],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def broken(**_: Any) -> None:
+            raise error("broken")
+
+        monkeypatch.setattr("webapp.photos.views.result.get_shared_photo", broken)
+
+        Client(raise_request_exception=False).get(f"/s/{token}/")
+
+        assert "photos:shared" in log()
+        assert "broken" in log()
+        assert token not in log()
+
+    def test_gunicorn_does_not_quote_what_it_cannot_read(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        worker = SimpleNamespace(log=GunicornLogger(Config()), cfg=Config())
+        request = SimpleNamespace(method="GET", uri="/s/secret-token/")
+        for asked, error in (
+            (None, InvalidRequestLine("GET /s/secret-token/ and more HTTP/1.1")),
+            (None, InvalidHeader("REFERER : https://mien.example/s/secret-token/")),
+            (request, RuntimeError("broken")),
+        ):
+            # It has logged by the time that it misses the rest of a request.
+            with suppress(AttributeError):
+                Worker.handle_error(worker, asked, None, ("192.0.2.1", 1), error)
+
+        said = capsys.readouterr().err
+        assert "ip=192.0.2.1: Invalid HTTP request line: ..." in said
+        assert "ip=192.0.2.1: Invalid HTTP Header: ..." in said
+        assert "Error handling request\n" in said
+        assert "secret-token" not in said
 
 
 @pytest.mark.django_db(transaction=True)

@@ -32,6 +32,7 @@ from ml.preprocessing import UInt8Array, crop_faces
 from ml.quality import face_quality
 from ml.types import DetectedFace, FaceQuality
 from webapp.core.metrics import PHOTOS_ENDED, PREDICTIONS, STAGE_SECONDS, stage
+from webapp.core.storage import StorageAway
 from webapp.photos.models import (
     MAX_ATTEMPTS,
     Face,
@@ -46,6 +47,10 @@ from webapp.photos.services.serving import NoModelServes, ServingModel, model_se
 LEASE_SECONDS: Final = 4.0
 _RENEW_EVERY_SECONDS: Final = 1.0
 _MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
+_AGAIN_AFTER_SECONDS: Final = 5.0
+_PATIENCE: Final = timedelta(hours=1)
+"""So long after its upload a photo waits for what is no fault of its own."""
+
 _SWEEP_LIMIT: Final = 500
 
 logger = logging.getLogger(__name__)
@@ -76,7 +81,8 @@ def process_claimed_photo(*, photo: Photo) -> None:
     """Read every face of a claimed photo and finish it, or give it back.
 
     Never raises for what a photo or a model can do: the photo then waits for its
-    next attempt or is failed, with a reason.
+    next attempt or is failed, with a reason. Where the store is away or no model
+    serves, no attempt is counted.
     """
     try:
         with _lease_kept(photo):
@@ -89,7 +95,10 @@ def process_claimed_photo(*, photo: Photo) -> None:
         raise
     except NoModelServes as error:
         logger.error("photo %s: %s", photo.pk, error)
-        give_back_photo(photo=photo, reason=FailureReason.MODEL)
+        _put_off(photo, FailureReason.MODEL)
+    except StorageAway as error:
+        logger.error("photo %s: %s", photo.pk, error)
+        _put_off(photo, FailureReason.UNREADABLE)
     except OSError as error:
         logger.error("photo %s: its file cannot be read: %s", photo.pk, error)
         give_back_photo(photo=photo, reason=FailureReason.UNREADABLE)
@@ -125,6 +134,23 @@ def give_back_photo(*, photo: Photo, reason: FailureReason) -> bool:
     if given_back:
         transaction.on_commit(lambda: wake_worker(photo.pk), robust=True)
     return bool(given_back)
+
+
+def _put_off(photo: Photo, reason: FailureReason) -> None:
+    """Give it back as if it had never been claimed: the sweep wakes somebody once it
+    is due. After an hour attempts count, so that nobody waits for ever."""
+    if _seconds_since(photo.created_at) > _PATIENCE.total_seconds():
+        give_back_photo(photo=photo, reason=reason)
+        return
+    Photo.objects.filter(
+        pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
+    ).update(
+        status=PhotoStatus.QUEUED,
+        queued_at=timezone.now() + timedelta(seconds=_AGAIN_AFTER_SECONDS),
+        attempts=F("attempts") - 1,
+        lease_token=None,
+        lease_expires_at=None,
+    )
 
 
 def sweep_photos() -> int:

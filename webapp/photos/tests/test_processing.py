@@ -185,14 +185,49 @@ def test_photo_whose_file_is_gone_fails_after_three_attempts(
     assert photo.failure_reason == FailureReason.UNREADABLE
 
 
-def test_without_any_model_the_photo_fails_and_says_so() -> None:
+def test_without_any_model_the_photo_waits_and_is_read_once_there_is_one(
+    tmp_path: Path,
+) -> None:
     photo = PhotoFactory()
+
+    for _ in range(MAX_ATTEMPTS + 1):
+        tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
+    assert photo.queued_at > timezone.now() + timedelta(seconds=2)
+
+    version = register_model_version(path=write_tiny_model(tmp_path, "tiny-1"))
+    promote_model_version(model_version=version, promoted_by=None, reason="test")
+    tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert photo.status == PhotoStatus.DONE
+
+
+def test_without_any_model_for_an_hour_the_photo_fails_and_says_so() -> None:
+    photo = PhotoFactory()
+    Photo.objects.update(created_at=timezone.now() - timedelta(minutes=61))
 
     for _ in range(MAX_ATTEMPTS):
         tasks.process_photo(str(photo.pk))
 
     photo.refresh_from_db()
     assert photo.failure_reason == FailureReason.MODEL
+
+
+def test_worker_that_lost_its_lease_cannot_put_the_photo_off() -> None:
+    photo = PhotoFactory()
+    slow = processing.claim_photo(photo_id=photo.pk)
+    assert slow is not None
+    _expire_lease(photo)
+    processing.sweep_photos()
+    processing.claim_photo(photo_id=photo.pk)
+
+    processing.process_claimed_photo(photo=slow)
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.PROCESSING, 2)
 
 
 def test_photo_deleted_while_it_is_read_stays_deleted(champion: ModelVersion) -> None:

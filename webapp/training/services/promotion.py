@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Final
 
 from ml.inference import EmotionClassifier
@@ -16,6 +17,37 @@ from webapp.training.errors import ReasonNeeded
 from webapp.training.models import GateOutcome, TrainingRun
 
 MAX_REASON_LENGTH: Final = 1000
+
+_BLANK_SIGNS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""What Unicode counts as letters or symbols and nobody sees: fillers of Hangul, Braille
+without a dot."""
+
+
+def looked_at_champion(*, name: str) -> ModelVersion | None:
+    """The champion, where that is the one that somebody has looked at and decided
+    against; None where they were shown that there is none.
+
+    Raises ``Conflict`` for any other name.
+    """
+    champion = get_champion()
+    serving = champion.version if champion else ""
+    if name != serving:
+        raise Conflict(
+            f"Version {serving} has become champion meanwhile. Look at it, and decide "
+            "anew."
+            if serving
+            else "No version serves by now. Look at the versions, and decide anew."
+        )
+    return champion
+
+
+def given_reason(text: str) -> str:
+    """A reason as it is kept; empty where there is nothing in it to be read."""
+    can_be_read = any(
+        unicodedata.category(sign)[0] in "LNPS" and sign not in _BLANK_SIGNS
+        for sign in text
+    )
+    return text.strip()[:MAX_REASON_LENGTH] if can_be_read else ""
 
 
 def promote_version(
@@ -40,7 +72,7 @@ def promote_version(
     """
     if promoted_by is not None and not has_role(promoted_by, Role.ADMIN):
         raise NotAllowed("Only an admin decides which version serves.")
-    reason = reason.strip()[:MAX_REASON_LENGTH]
+    reason = given_reason(reason)
     expected = expected_champion or get_champion()
     if not reason:
         run = TrainingRun.objects.filter(candidate=model_version).first()
@@ -57,25 +89,35 @@ def promote_version(
     return promotion
 
 
-def roll_back(*, rolled_back_by: User | None, reason: str = "") -> Promotion:
+def roll_back(
+    *,
+    rolled_back_by: User | None,
+    reason: str = "",
+    expected_champion: ModelVersion | None = None,
+) -> Promotion:
     """Bring back the version that served before the champion was first promoted.
 
-    Rolling back again goes one further back. Raises ``NotAllowed``, or ``Conflict``
-    where there is none before it or its file does not load.
+    Rolling back again goes one further back. ``expected_champion`` is the one that is
+    to serve no longer, by default the one that serves now: of two that roll back at
+    once, the second goes no further.
+
+    Raises:
+        NotAllowed: ``rolled_back_by`` is no admin.
+        Conflict: There is none before it, its file does not load, or another version
+            has become champion meanwhile.
     """
     if rolled_back_by is not None and not has_role(rolled_back_by, Role.ADMIN):
         raise NotAllowed("Only an admin decides which version serves.")
-    champion = get_champion()
+    champion = expected_champion or get_champion()
     target = version_before()
     if champion is None or target is None:
         raise Conflict("There is no earlier version to go back to.")
     _check_loads(target)
     words = f"Rolled back from {champion.version}."
-    given = reason.strip()[:MAX_REASON_LENGTH]
     promotion = promote_model_version(
         model_version=target,
         promoted_by=rolled_back_by,
-        reason=f"{words} {given}".strip(),
+        reason=f"{words} {given_reason(reason)}".strip(),
         expected=champion,
     )
     if promotion is None:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from tests.models import write_tiny_model
 from webapp.accounts.api_keys import create_api_key
 from webapp.accounts.models import AuditEntry, Role, User
 from webapp.photos.models import Photo
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion
+from webapp.registry.services import register_model_version
 from webapp.training.models import RunState, TrainingRun
+from webapp.training.services import promotion
 from webapp.training.tests.factories import Labeller
 from webapp.training.tests.judged import judged_run, tiny_champion
 
@@ -144,10 +147,15 @@ def test_promotion_and_rollback_name_the_champion_they_know(
     made = send(api, "/versions/tiny-1-head-1/promote", known, status=201)
     late = send(api, "/versions/tiny-1-head-1/promote", known, status=409)
     wrong = send(api, "/rollback", known, status=409)
+    unknown = send(api, "/rollback", {"champion": "gone-version"}, status=409)
     back = send(api, "/rollback", {"champion": "tiny-1-head-1"}, status=201)
+    gone = {"champion": "gone-version"}
+    refused = send(api, "/versions/tiny-1-head-1/promote", gone, status=409)
 
     assert made["previous"] == "tiny-1"
-    assert late["code"] == wrong["code"] == "conflict"
+    for said in (late, wrong, unknown, refused):
+        assert said["code"] == "conflict"
+        assert "has become champion meanwhile" in said["detail"]
     assert back["version"] == "tiny-1"
     assert get_champion() == run.parent
     assert get(api, "/promotions")["count"] == 3
@@ -164,6 +172,45 @@ def test_promotion_against_the_gate_needs_a_reason(
 
     assert said["code"] == "reason_needed"
     assert get_champion() == run.parent
+
+
+def test_of_two_rollbacks_at_once_the_second_goes_no_further(
+    api: Client,
+    admin: User,
+    run: TrainingRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    newest = register_model_version(path=write_tiny_model(tmp_path, "newest"))
+    candidate = ModelVersion.objects.get(version="tiny-1-head-1")
+    for version in (candidate, newest):
+        promotion.promote_version(
+            model_version=version, promoted_by=admin, reason="trial"
+        )
+    may = promotion.has_role
+
+    def meanwhile(person: User, role: Role) -> bool:
+        """The other one, between the look at the champion and the rollback."""
+        monkeypatch.setattr(promotion, "has_role", may)
+        promotion.roll_back(rolled_back_by=admin)
+        return may(person, role)
+
+    monkeypatch.setattr(promotion, "has_role", meanwhile)
+
+    send(api, "/rollback", {"champion": "newest"}, status=409)
+
+    assert get_champion() == candidate
+
+
+def test_number_that_is_none_is_refused_by_its_name(api: Client) -> None:
+    put = api.put(
+        f"{API}/schedule",
+        '{"enabled": true, "hour": 1e999}',
+        content_type="application/json",
+    )
+
+    assert put.status_code == 400
+    assert put.json()["detail"] == "hour: A valid integer is required."
 
 
 def test_data_sets_schedule_shadows_and_drift(api: Client, run: TrainingRun) -> None:

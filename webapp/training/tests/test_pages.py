@@ -10,19 +10,22 @@ import pytest
 from django.conf import LazySettings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from ml.labels import EMOTIONS
 from ml.manifest import sha256_of
+from tests.models import write_tiny_model
 from webapp.accounts.models import AuditEntry, Role, User
 from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.models import Photo
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion
-from webapp.registry.services import register_shipped_model
+from webapp.registry.services import register_model_version, register_shipped_model
 from webapp.training import selectors_pages
 from webapp.training.models import (
     DatasetSnapshot,
@@ -31,6 +34,7 @@ from webapp.training.models import (
     Shadow,
     TrainingRun,
 )
+from webapp.training.services import promotion
 from webapp.training.services.promotion import promote_version
 from webapp.training.services.triggers import Schedule, get_schedule
 from webapp.training.tests.factories import Labeller, head_run
@@ -97,6 +101,16 @@ def test_a_session_that_ended_loads_the_whole_page_anew(client: Client) -> None:
 @pytest.mark.parametrize("name", LISTS)
 def test_lists_stand_on_a_site_without_a_model(page: Client, name: str) -> None:
     words(page.get(reverse(f"training:{name}")))
+
+
+def test_page_of_runs_reads_all_labels_once_for_each_mode(
+    page: Client, labeller: Labeller
+) -> None:
+    labeller.faces(2)
+    with CaptureQueriesContext(connection) as asked:
+        words(page.get(reverse("training:runs")))
+
+    assert len(asked) <= 30
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -323,6 +337,33 @@ def test_promotion_against_the_gate_needs_a_reason(
     assert "I looked at each face." in words(page.get(reverse("training:versions")))
 
 
+@pytest.mark.parametrize("reason", ["\x00", "\u200b\u200b", " \u2800 "])
+def test_reason_that_nobody_can_read_is_none(
+    page: Client, run: TrainingRun, reason: str
+) -> None:
+    TrainingRun.objects.filter(pk=run.pk).update(outcome="hold")
+    address = reverse("training:promote", args=[candidate(run).version])
+
+    refused = page.post(address, {"champion": "tiny-1", "reason": reason})
+
+    assert refused.status_code == 422
+    assert b"Please say why" in refused.content
+    assert get_champion() == run.parent
+
+
+@pytest.mark.parametrize("named", [{}, {"champion": ""}, {"champion": "gone-version"}])
+def test_promotion_that_names_no_champion_or_an_unknown_one_changes_nothing(
+    page: Client, run: TrainingRun, named: dict[str, str]
+) -> None:
+    address = reverse("training:promote", args=[candidate(run).version])
+
+    refused = page.post(address, named)
+
+    assert refused.status_code == 409
+    assert b"Version tiny-1 has become champion meanwhile" in refused.content
+    assert get_champion() == run.parent
+
+
 def test_promotion_against_another_champion_changes_nothing(
     page: Client, run: TrainingRun
 ) -> None:
@@ -352,6 +393,32 @@ def test_rollback_brings_the_one_before_back_once(
     assert "Odd faces." in words(done)
     assert again.status_code == 409
     assert get_champion() == run.parent
+
+
+def test_of_two_rollbacks_at_once_the_second_goes_no_further(
+    page: Client,
+    admin: User,
+    run: TrainingRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    newest = register_model_version(path=write_tiny_model(tmp_path, "newest"))
+    for version in (candidate(run), newest):
+        promote_version(model_version=version, promoted_by=admin, reason="trial")
+    may = promotion.has_role
+
+    def meanwhile(person: User, role: Role) -> bool:
+        """The other one, between the look at the champion and the rollback."""
+        monkeypatch.setattr(promotion, "has_role", may)
+        promotion.roll_back(rolled_back_by=admin)
+        return may(person, role)
+
+    monkeypatch.setattr(promotion, "has_role", meanwhile)
+
+    late = page.post(reverse("training:rollback"), {"champion": "newest"})
+
+    assert late.status_code == 409
+    assert get_champion() == candidate(run)
 
 
 def test_any_two_versions_are_compared(page: Client) -> None:

@@ -65,7 +65,7 @@ def test_what_the_gate_does_not_let_through_needs_one(
     )
     assert needs_reason(version=candidate_of(run))
 
-    for empty in ("", "   "):
+    for empty in ("", "   ", "\x00", "\u200b\u00ad \ufe0f", "\u3164", "\u2800\n"):
         with pytest.raises(ReasonNeeded, match=f"said {outcome}: Worse: much"):
             promote_version(
                 model_version=candidate_of(run), promoted_by=admin, reason=empty
@@ -169,6 +169,20 @@ def test_rollback_goes_back_step_by_step(
     # After a rollback something new lies on top of what serves.
     promote_version(model_version=versions[2], promoted_by=admin, reason="after all")
     assert roll_back(rolled_back_by=admin).model_version == champion
+
+
+def test_rollback_from_a_version_that_serves_no_more_changes_nothing(
+    run: TrainingRun, admin: User, tmp_path: Path
+) -> None:
+    promote_version(model_version=candidate_of(run), promoted_by=admin)
+    other = register_model_version(path=write_tiny_model(tmp_path, "other"))
+    promote_version(model_version=other, promoted_by=admin, reason="a trial")
+    roll_back(rolled_back_by=admin, expected_champion=other)
+
+    with pytest.raises(Conflict, match="has become champion meanwhile, not other any"):
+        roll_back(rolled_back_by=admin, expected_champion=other)
+
+    assert get_champion() == candidate_of(run)
 
 
 def test_automatic_promotion_is_off_unless_switched_on(

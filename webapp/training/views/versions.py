@@ -15,7 +15,7 @@ from django.views.decorators.http import (
     require_safe,
 )
 
-from webapp.core.errors import Conflict, DomainError
+from webapp.core.errors import DomainError
 from webapp.photos.views.common import see_other
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, read_model_file
@@ -130,12 +130,10 @@ def promote(request: HttpRequest, version: str) -> HttpResponse:
 
 
 def _promote(request: HttpRequest, shown: ModelVersion, reason: str) -> None:
+    expected = _looked_at(request)
     needed = pages.promotion_needs_reason(model_version=shown)
-    if needed and not reason.strip():
+    if needed and not promotion.given_reason(reason):
         raise ReasonNeeded(f"{needed} Please say why it should serve nevertheless.")
-    expected = ModelVersion.objects.filter(
-        version=request.POST.get("champion", "")
-    ).first()
     promotion.promote_version(
         model_version=shown,
         promoted_by=person_of(request),
@@ -154,9 +152,10 @@ def rollback(request: HttpRequest) -> HttpResponse:
     error, status = "", 200
     if request.method == "POST":
         try:
-            _same_champion(request)
             made = promotion.roll_back(
-                rolled_back_by=person_of(request), reason=request.POST.get("reason", "")
+                rolled_back_by=person_of(request),
+                reason=request.POST.get("reason", ""),
+                expected_champion=_looked_at(request),
             )
         except DomainError as refusal:
             error, status = str(refusal), refusal.http_status
@@ -176,14 +175,8 @@ def rollback(request: HttpRequest) -> HttpResponse:
     return training_page(request, "rollback", context, tab="versions", status=status)
 
 
-def _same_champion(request: HttpRequest) -> None:
-    """Of two that roll back at once, the second must not go one further back."""
-    champion = get_champion()
-    if champion is not None and champion.version != request.POST.get("champion"):
-        raise Conflict(
-            f"Version {champion.version} has become champion meanwhile. Look at it, "
-            "and decide anew."
-        )
+def _looked_at(request: HttpRequest) -> ModelVersion | None:
+    return promotion.looked_at_champion(name=request.POST.get("champion", ""))
 
 
 @require_POST
