@@ -221,10 +221,12 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     again = ml(*arguments)
     assert "base-grey: done before" in again.stderr
     assert again.stdout == first.stdout
-    # Stopped after its trial, before the plan was written.
-    (out / "base-grey" / "plan.json").unlink()
-    (out / "base-grey" / "result.json").unlink()
+    # Stopped in its trial, before the plan was written: a checkpoint lies there.
+    ended = (out / "base-grey").rename(tmp_path / "ended")
+    (out / "base-grey").mkdir()
+    ended.rename(out / "base-grey" / "trial")
     assert "| base-grey" in ml(*arguments).stdout
+    assert not (out / "base-grey" / "trial").exists()
 
 
 def test_compare_takes_no_result_of_other_data_for_one_of_these(

@@ -7,7 +7,6 @@ stands in an address may be a secret, so routes are logged by name.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 import uuid
@@ -103,13 +102,13 @@ class OneLineJson(JsonFormatter):
 
 
 class GunicornLogger(glogging.Logger):
-    """Gunicorn's own few lines in the same shape; it starts before Django does."""
+    """Gunicorn's own few lines in the same shape."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         for handler in self.error_log.handlers:
             handler.addFilter(QuotationFilter())
-            if os.environ.get("MIEN_LOG_FORMAT") == "json":
+            if settings.LOG_FORMAT == "json":
                 handler.setFormatter(OneLineJson())
 
 

@@ -522,9 +522,18 @@ class TestLogs:
         assert "broken" in log()
         assert token not in log()
 
-    def test_gunicorn_does_not_quote_what_it_cannot_read(
-        self, capsys: pytest.CaptureFixture[str]
+    def test_gunicorns_lines_have_the_shape_of_all_others(
+        self, settings: LazySettings, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        settings.LOG_FORMAT = "json"
+        GunicornLogger(Config()).error("broken")
+
+        assert json.loads(capsys.readouterr().err)["message"] == "broken"
+
+    def test_gunicorn_does_not_quote_what_it_cannot_read(
+        self, settings: LazySettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        settings.LOG_FORMAT = "line"
         worker = SimpleNamespace(log=GunicornLogger(Config()), cfg=Config())
         request = SimpleNamespace(method="GET", uri="/s/secret-token/")
         for asked, error in (
