@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import curation
 from benchmarks.curation import Float64Array, IntArray
-from benchmarks.report import PICTURES, model_line, put, table
+from benchmarks.report import model_line, put, put_picture, table
 from ml.consensus import NO_LABEL, VERDICTS, decide, weigh_votes
 from ml.consensus import _model_voice as translate
 from ml.figures import to_png
@@ -205,8 +205,7 @@ def main() -> None:
     axes.set_ylim(50, 100)
     axes.legend(loc="lower left", fontsize=8)
     axes.grid(axis="y", alpha=0.3)
-    PICTURES.mkdir(exist_ok=True)
-    (PICTURES / "curation-crowd.png").write_bytes(to_png(figure))
+    put_picture("curation-crowd", to_png(figure))
     put(
         "crowd",
         f"{text}\n\n{gold}\n\n{model_line(classifier.manifest)}",

@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks import curation
 from benchmarks.curation import Float64Array, IntArray
-from benchmarks.report import PICTURES, model_line, put, table
+from benchmarks.report import model_line, put, put_picture, table
 from ml.consensus import NO_LABEL
 from ml.figures import to_png
 from ml.inference import EmotionClassifier
@@ -160,8 +160,7 @@ def main() -> None:
     axes.set_ylabel("accuracy on test, %")
     axes.legend()
     axes.grid(alpha=0.3)
-    PICTURES.mkdir(exist_ok=True)
-    (PICTURES / "curation-queue-order.png").write_bytes(to_png(figure))
+    put_picture("curation-queue-order", to_png(figure))
     put(
         "queue-order",
         f"{text} {model_line(classifier.manifest)}",

@@ -10,7 +10,7 @@ from typing import Final
 from ml.manifest import ModelManifest
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-PICTURES: Final = DOCS / "pictures"
+_PICTURES: Final = DOCS / "pictures"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -22,6 +22,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def model_line(model: ModelManifest) -> str:
     """With which model it was measured."""
     return f"Measured with {model.version}."
+
+
+def put_picture(name: str, picture: bytes) -> None:
+    """A PNG beside the pages of docs."""
+    _PICTURES.mkdir(exist_ok=True)
+    (_PICTURES / f"{name}.png").write_bytes(picture)
 
 
 def put(name: str, text: str, page: Path) -> None:

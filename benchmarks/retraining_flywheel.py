@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageFilter
 
 from benchmarks.curation import IntArray, in_order
-from benchmarks.report import DOCS, PICTURES, put, table
+from benchmarks.report import DOCS, model_line, put, put_picture, table
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, find_layout, load_for_training, load_split
 from ml.figures import to_png
@@ -460,13 +460,13 @@ def main() -> None:
     print(condition)
     if not given.write:
         return
-    (PICTURES / "retraining-flywheel.png").write_bytes(figure_of(lines, "labels spent"))
-    (PICTURES / "retraining-condition.png").write_bytes(
-        figure_of(bends, "labelled faces of the new condition")
+    put_picture("retraining-flywheel", figure_of(lines, "labels spent"))
+    put_picture(
+        "retraining-condition",
+        figure_of(bends, "labelled faces of the new condition"),
     )
     put("flywheel", flywheel, REPORT)
-    version = champion.manifest.version
-    put("condition", f"{condition}\n\nMeasured with {version}.", REPORT)
+    put("condition", f"{condition}\n\n{model_line(champion.manifest)}", REPORT)
 
 
 if __name__ == "__main__":

@@ -88,42 +88,50 @@ def compare(
     ``DataError`` where ``out`` holds results of other data or settings.
     """
     seconds = budget_minutes * 60 / len(entries)
-    rows: list[dict[str, Any]] = []
-    loaded: dict[int, tuple[FaceSet, FaceSet, FaceSet]] = {}
-    for entry in entries:
-        folder = out / entry.name
-        result_path = folder / RESULT_FILE
-        if entry.channels not in loaded:
-            loaded = {entry.channels: load(entry.channels)}
-        train_faces, validation, test = loaded[entry.channels]
-        basis = _basis(entry, base, loaded[entry.channels], seconds, source)
-        config = _planned(entry, base, train_faces, folder, seconds, basis)
-        if result_path.is_file():
-            rows.append(json.loads(result_path.read_text()))
-            say(f"{entry.name}: done before")
-            continue
-        say(
-            f"{entry.name}: {config.epochs} epochs of "
-            f"{config.faces_per_epoch or len(train_faces)} faces"
-        )
-        row = _run(entry, config, train_faces, validation, test, folder, source, say)
-        write_atomically(result_path, json.dumps(row, indent=1).encode())
-        rows.append(row)
-        _write_table(out, rows, source)
-    _write_table(out, rows, source)
-    return rows
+    done: dict[str, dict[str, Any]] = {}
+
+    def rows() -> list[dict[str, Any]]:
+        return [done[entry.name] for entry in entries if entry.name in done]
+
+    # One set of pictures in memory at a time, and each read once.
+    for channels in dict.fromkeys(entry.channels for entry in entries):
+        train_faces, validation, test = sets = load(channels)
+        data = [faces.digest() for faces in sets]
+        for entry in entries:
+            if entry.channels != channels:
+                continue
+            folder = out / entry.name
+            result_path = folder / RESULT_FILE
+            basis = _basis(entry, base, data, seconds, source)
+            config = _planned(entry, base, train_faces, folder, seconds, basis)
+            if result_path.is_file():
+                done[entry.name] = json.loads(result_path.read_text())
+                say(f"{entry.name}: done before")
+                continue
+            say(
+                f"{entry.name}: {config.epochs} epochs of "
+                f"{config.faces_per_epoch or len(train_faces)} faces"
+            )
+            row = _run(
+                entry, config, train_faces, validation, test, folder, source, say
+            )
+            write_atomically(result_path, json.dumps(row, indent=1).encode())
+            done[entry.name] = row
+            _write_table(out, rows(), source)
+    _write_table(out, rows(), source)
+    return rows()
 
 
 def _basis(
     entry: Entry,
     base: TrainConfig,
-    sets: Sequence[FaceSet],
+    data: Sequence[str],
     seconds: float,
     source: LabelSource,
 ) -> dict[str, Any]:
     """What a result holds for: another basis makes another one."""
     return {
-        "data": [faces.digest() for faces in sets],
+        "data": list(data),
         "labels": source,
         "seed": base.seed,
         # To the second: the same share of a larger budget for more networks.

@@ -45,6 +45,7 @@ let chain = Promise.resolve();
 function faceOf(claim) {
   const image = new Image();
   image.src = claim.face;
+  // A picture that does not load shows its words in its place; the face can be skipped.
   return { ...claim, image, ready: image.decode().catch(() => {}) };
 }
 

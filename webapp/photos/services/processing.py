@@ -22,7 +22,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import default_storage
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from PIL import Image
 
@@ -112,9 +112,7 @@ def process_claimed_photo(*, photo: Photo) -> None:
 def give_back_photo(*, photo: Photo, reason: FailureReason) -> bool:
     """End a lease without a result: queued again, or failed after the last
     attempt. False where the lease was lost meanwhile."""
-    mine = Photo.objects.filter(
-        pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
-    )
+    mine = _held(photo)
     if photo.attempts >= MAX_ATTEMPTS:
         failed = mine.update(
             status=PhotoStatus.FAILED,
@@ -136,15 +134,20 @@ def give_back_photo(*, photo: Photo, reason: FailureReason) -> bool:
     return bool(given_back)
 
 
+def _held(photo: Photo) -> QuerySet[Photo]:
+    """The photo, as long as its lease is ours."""
+    return Photo.objects.filter(
+        pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
+    )
+
+
 def _put_off(photo: Photo, reason: FailureReason) -> None:
     """Give it back as if it had never been claimed: the sweep wakes somebody once it
     is due. After an hour attempts count, so that nobody waits for ever."""
     if _seconds_since(photo.created_at) > _PATIENCE.total_seconds():
         give_back_photo(photo=photo, reason=reason)
         return
-    Photo.objects.filter(
-        pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
-    ).update(
+    _held(photo).update(
         status=PhotoStatus.QUEUED,
         queued_at=timezone.now() + timedelta(seconds=_AGAIN_AFTER_SECONDS),
         attempts=F("attempts") - 1,
@@ -249,9 +252,7 @@ def _finish_photo(
     say so."""
     activations = serving.classifier.class_activation(reading.feature_map)
     with transaction.atomic():
-        finished = Photo.objects.filter(
-            pk=photo.pk, status=PhotoStatus.PROCESSING, lease_token=photo.lease_token
-        ).update(
+        finished = _held(photo).update(
             status=PhotoStatus.DONE,
             done_at=timezone.now(),
             faces_found=faces_found,

@@ -145,12 +145,7 @@ def test_worker_that_lost_its_lease_writes_nothing(champion: ModelVersion) -> No
 
 
 def test_worker_that_lost_its_lease_cannot_give_the_photo_back() -> None:
-    photo = PhotoFactory()
-    slow = processing.claim_photo(photo_id=photo.pk)
-    assert slow is not None
-    _expire_lease(photo)
-    processing.sweep_photos()
-    processing.claim_photo(photo_id=photo.pk)
+    photo, slow = _lost_to_another()
 
     assert not processing.give_back_photo(photo=slow, reason=FailureReason.TIMEOUT)
 
@@ -217,12 +212,7 @@ def test_without_any_model_for_an_hour_the_photo_fails_and_says_so() -> None:
 
 
 def test_worker_that_lost_its_lease_cannot_put_the_photo_off() -> None:
-    photo = PhotoFactory()
-    slow = processing.claim_photo(photo_id=photo.pk)
-    assert slow is not None
-    _expire_lease(photo)
-    processing.sweep_photos()
-    processing.claim_photo(photo_id=photo.pk)
+    photo, slow = _lost_to_another()
 
     processing.process_claimed_photo(photo=slow)
 
@@ -289,6 +279,17 @@ def test_champion_with_a_changed_file_does_not_load_and_the_last_good_one_serves
     tasks.process_photo(str(second.pk))
 
     assert Prediction.objects.get(face__photo=second).model_version == champion
+
+
+def _lost_to_another() -> tuple[Photo, Photo]:
+    """A photo that another worker has by now, and as the slow one still knows it."""
+    photo = PhotoFactory()
+    slow = processing.claim_photo(photo_id=photo.pk)
+    assert slow is not None
+    _expire_lease(photo)
+    processing.sweep_photos()
+    processing.claim_photo(photo_id=photo.pk)
+    return photo, slow
 
 
 def _expire_lease(photo: Photo) -> None:

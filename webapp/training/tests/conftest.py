@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.services.serving import ModelServer
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import register_shipped_model
-from webapp.training.services import drift, job, readings
+from webapp.training.services import drift, job, promotion, readings
 from webapp.training.tests.factories import Labeller
 
 
@@ -44,3 +45,19 @@ def labeller(champion: ModelVersion) -> Labeller:
 @pytest.fixture
 def admin(db: None) -> User:
     return PersonFactory(role=Role.ADMIN)
+
+
+@pytest.fixture
+def another_rolls_back_first(
+    admin: User, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """Call it, and whoever rolls back next finds that another one did so between
+    their look at the champion and their rollback."""
+    may = promotion.has_role
+
+    def meanwhile(person: User, role: Role) -> bool:
+        monkeypatch.setattr(promotion, "has_role", may)
+        promotion.roll_back(rolled_back_by=admin)
+        return may(person, role)
+
+    return lambda: monkeypatch.setattr(promotion, "has_role", meanwhile)

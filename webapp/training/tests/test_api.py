@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_of_two_rollbacks_at_once_the_second_goes_no_further(
     admin: User,
     run: TrainingRun,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    another_rolls_back_first: Callable[[], None],
 ) -> None:
     newest = register_model_version(path=write_tiny_model(tmp_path, "newest"))
     candidate = ModelVersion.objects.get(version="tiny-1-head-1")
@@ -187,15 +188,7 @@ def test_of_two_rollbacks_at_once_the_second_goes_no_further(
         promotion.promote_version(
             model_version=version, promoted_by=admin, reason="trial"
         )
-    may = promotion.has_role
-
-    def meanwhile(person: User, role: Role) -> bool:
-        """The other one, between the look at the champion and the rollback."""
-        monkeypatch.setattr(promotion, "has_role", may)
-        promotion.roll_back(rolled_back_by=admin)
-        return may(person, role)
-
-    monkeypatch.setattr(promotion, "has_role", meanwhile)
+    another_rolls_back_first()
 
     send(api, "/rollback", {"champion": "newest"}, status=409)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,7 +35,6 @@ from webapp.training.models import (
     Shadow,
     TrainingRun,
 )
-from webapp.training.services import promotion
 from webapp.training.services.promotion import promote_version
 from webapp.training.services.triggers import Schedule, get_schedule
 from webapp.training.tests.factories import Labeller, head_run
@@ -400,20 +400,12 @@ def test_of_two_rollbacks_at_once_the_second_goes_no_further(
     admin: User,
     run: TrainingRun,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    another_rolls_back_first: Callable[[], None],
 ) -> None:
     newest = register_model_version(path=write_tiny_model(tmp_path, "newest"))
     for version in (candidate(run), newest):
         promote_version(model_version=version, promoted_by=admin, reason="trial")
-    may = promotion.has_role
-
-    def meanwhile(person: User, role: Role) -> bool:
-        """The other one, between the look at the champion and the rollback."""
-        monkeypatch.setattr(promotion, "has_role", may)
-        promotion.roll_back(rolled_back_by=admin)
-        return may(person, role)
-
-    monkeypatch.setattr(promotion, "has_role", meanwhile)
+    another_rolls_back_first()
 
     late = page.post(reverse("training:rollback"), {"champion": "newest"})
 
