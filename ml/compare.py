@@ -13,6 +13,7 @@ import json
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -85,8 +86,15 @@ def compare(
 
     ``load(channels)`` gives train, validation and test. ``base`` decides all but
     network, epochs and batch. Returns the rows in the entries' order. Raises
-    ``DataError`` where ``out`` holds results of other data or settings.
+    ``DataError`` where ``out`` holds results of other data or settings, and where two
+    entries would have one name, and so one folder.
     """
+    names = Counter(entry.name for entry in entries)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise DataError(
+            f"{', '.join(twice)} would stand twice in the table, under one name. "
+            "Compare one at a time, each in a folder of its own (--out)."
+        )
     seconds = budget_minutes * 60 / len(entries)
     done: dict[str, dict[str, Any]] = {}
 

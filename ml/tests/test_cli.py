@@ -338,6 +338,10 @@ def test_votes_that_were_not_asked_for_stop_no_cleaning(
         (("export", "--data", ".", "--run", "r"), "Missing option"),
         (("compare", "--data", "{data}", "--only", "alexnet"), "Choose from base-grey"),
         (("compare", "--data", "{data}", "--pretrained", "x"), "vgg16=FILE"),
+        (
+            ("compare", "--data", "{data}", *("--pretrained", "vgg16=x.pth") * 2),
+            "vgg16-rgb-pretrained would stand twice",
+        ),
         (("compare", "--data", "{data}", "--budget-minutes", "inf"), "Invalid value"),
         (("train", "--data", "{data}", "--run", "r", "--warmup", "inf"), "Invalid"),
         (("train", "--data", "{data}", "--run", "Makefile"), "is a file"),

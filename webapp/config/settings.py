@@ -102,6 +102,7 @@ MIDDLEWARE = [
     "webapp.core.middleware.ProbeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",
+    "webapp.core.middleware.UnlistedMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "webapp.core.middleware.ErrorPagesMiddleware",
     "webapp.core.middleware.RequestSizeMiddleware",

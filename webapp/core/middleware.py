@@ -52,6 +52,20 @@ class ContentSecurityPolicyMiddleware:
         return response
 
 
+class UnlistedMiddleware:
+    """Keeps search engines from what has an address of its own: a photo, a receipt,
+    an invitation. A link that somebody was sent may end up where they read."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.resolver_match and request.resolver_match.captured_kwargs:
+            response.headers["X-Robots-Tag"] = "noindex"
+        return response
+
+
 class ProbeMiddleware:
     """Probes ask by address, which is no name of the site. Their answers depend on no
     name, so they are taken as asked by the first of its names."""

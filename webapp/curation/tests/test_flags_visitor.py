@@ -104,7 +104,11 @@ def test_receipt_follows_the_review(client: Client) -> None:
 def test_receipt_opens_by_its_secret_alone(client: Client) -> None:
     url = send_flag(client, read_photo(client)).redirect_chain[0][0]
 
-    assert Client().get(url).status_code == 200
+    page = Client().get(url)
+    assert page.status_code == 200
+    # Whoever is sent the link may put it where a search engine reads.
+    assert page["X-Robots-Tag"] == "noindex"
+    assert "X-Robots-Tag" not in client.get("/")
     assert client.get(url.replace(url[-5:-1], "0000")).status_code == 404
 
 

@@ -174,7 +174,7 @@ def _render_result(
     template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
     response = render(request, template, context)
     patch_vary_headers(response, ["HX-Request"])
-    return _unlisted(response)
+    return response
 
 
 def _polls_so_far(request: HttpRequest) -> int:
@@ -198,18 +198,12 @@ def _open_file(photo: Photo) -> File[bytes]:
     return file
 
 
-def _unlisted(response: _Response) -> _Response:
-    """A link that somebody was sent may end up where a search engine reads."""
-    response["X-Robots-Tag"] = "noindex"
-    return response
-
-
 def _unkept(response: _Response) -> _Response:
-    """Nor does the browser keep it: a deleted photo, or one whose link has ended, is
-    not to be shown from a cache, and not to lie in one. Within a page it is loaded
-    once all the same."""
+    """No browser keeps it: a deleted photo, or one whose link has ended, is not to be
+    shown from a cache, and not to lie in one. Within a page it is loaded once all the
+    same."""
     response["Cache-Control"] = "private, no-store"
-    return _unlisted(response)
+    return response
 
 
 def _image_response(photo: Photo) -> HttpResponseBase:
