@@ -577,9 +577,10 @@ def _merge_duplicates(
             continue
         group.sort(key=lambda i: (weights[i] == 0, rank[scan.splits[i]], i))
         kept, others = group[0], group[1:]
-        same_split = [i for i in group if scan.splits[i] == scan.splits[kept]]
-        if len({int(labels[i]) for i in same_split}) > 1:
-            shares[kept] = shares[same_split].mean(axis=0)
+        # Of a face that is left out for itself the label says nothing.
+        heard = [i for i in group if weights[i] and scan.splits[i] == scan.splits[kept]]
+        if len({int(labels[i]) for i in heard}) > 1:
+            shares[kept] = shares[heard].mean(axis=0)
             reasons[kept].append(Kind.CONTRADICTING_DUPLICATE.value)
         for i in others:
             weights[i] = 0.0

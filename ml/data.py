@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,6 +38,8 @@ IMAGE_FOLDER: Final = "facial_emotion_images"
 OTHERS_FOLDER: Final = "other_expressions"
 ANNOTATIONS_FILE: Final = "annotations.csv"
 MAX_VOTES: Final = 1_000_000
+MAX_WEIGHT: Final = 1_000
+"""Cleaning gives at most 1; what people write may count more, and still be summed."""
 
 Progress = Callable[[str, int], Callable[[], None]]
 """``progress(title, total)`` starts a bar and returns what advances it by one."""
@@ -178,10 +180,21 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
                         f"{path}, line {rows.line_num}: votes cannot be negative, or "
                         f"more than {MAX_VOTES}."
                     )
+                _refuse_twice(row["file"], votes, path, rows.line_num)
                 votes[row["file"]] = counts
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not in UTF-8. Save it as such.") from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return votes
+
+
+def _refuse_twice(file: str, known: Container[str], path: Path, line: int) -> None:
+    """Of two rows on one file one would count, and nobody knows which."""
+    if file in known:
+        raise DataError(
+            f"{path}, line {line}: {file} stands there twice. Leave one row a file."
+        )
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -392,11 +405,17 @@ def read_cleaned(path: Path) -> dict[str, CleanedRow]:
                         f"{path}, line {reader.line_num}: shares and weight must be "
                         "numbers."
                     ) from error
-                if not (min(*shares, weight) >= 0 and abs(sum(shares) - 1) < 0.01):
+                if not (min(shares) >= 0 and abs(sum(shares) - 1) < 0.01):
                     raise DataError(
                         f"{path}, line {reader.line_num}: shares must sum to 1, and "
                         "nothing may be negative."
                     )
+                if not 0 <= weight <= MAX_WEIGHT:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: the weight must lie between "
+                        f"0 and {MAX_WEIGHT}."
+                    )
+                _refuse_twice(raw["file"], rows, path, reader.line_num)
                 rows[raw["file"]] = CleanedRow(
                     raw["file"], raw["split"], shares, weight, raw["reason"]
                 )

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ml.cleaning import CleaningResult, Kind, clean, measure_suspicion
 from ml.cleaning_report import write_cleaning
+from ml.consensus import NO_LABEL
 from ml.data import Layout, find_layout, load_for_training
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
@@ -162,6 +163,27 @@ def test_votes_decide_where_there_are_any(
     assert rows["train/sad/002.png"].weight == 0
     blind = clean(find_layout(tmp_path), classifier, None, use_votes=False)
     assert not _files(blind, Kind.VOTES_DISAGREE)
+
+
+def test_label_that_nobody_voted_for_is_not_mixed_into_its_duplicate(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    write_dataset(tmp_path)
+    happy, copy = tmp_path / "train/happy/000.png", tmp_path / "train/sad/copy.png"
+    copy.write_bytes(happy.read_bytes())
+    write_annotations(
+        tmp_path,
+        {
+            "train/happy/000.png": ballots_for(Emotion.HAPPY.position, 10),
+            "train/sad/copy.png": ballots_for(NO_LABEL),
+        },
+    )
+    rows = {
+        row.file: row for row in clean(find_layout(tmp_path), classifier, None).rows
+    }
+    kept = rows["train/happy/000.png"]
+    assert (kept.shares[Emotion.HAPPY.position], kept.weight) == (1, 1)
+    assert rows["train/sad/copy.png"].weight == 0
 
 
 def test_wrong_labels_are_found_without_votes(

@@ -148,6 +148,7 @@ def test_split_without_one_readable_file_is_refused(tmp_path: Path) -> None:
         ("a.png,-1" + ",0" * 9, "line 2: votes cannot be negative"),
         ("a.png,1" + "0" * 30 + ",0" * 9, "line 2: votes .* more than 1000000"),
         ("a.png,1", "line 2: votes must be whole numbers"),
+        ("\n".join(["a.png" + ",1" * 10] * 2), "line 3: a.png stands there twice"),
     ],
 )
 def test_wrong_votes_are_refused_with_their_line(
@@ -164,6 +165,9 @@ def test_annotations_without_columns_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "annotations.csv"
     path.write_text("file,votes_happiness\n")
     with pytest.raises(DataError, match="has no column votes_anger"):
+        read_annotations(path)
+    path.write_bytes("file,votes_happiness\nna\xefve.png,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match="is not in UTF-8"):
         read_annotations(path)
 
 
@@ -192,8 +196,24 @@ def test_cleaned_manifest_decides_targets_and_weights(tmp_path: Path) -> None:
     assert kept.weights.tolist() == pytest.approx([0.7])
     with pytest.raises(DataError, match="keeps none"):
         apply_manifest(faces, {})
-    manifest.write_text(f"{columns}\na.png,train,1,1,0,0,1,\n")
-    with pytest.raises(DataError, match="line 2: shares must sum to 1"):
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.png,train,1,1,0,0,1,\n", "line 2: shares must sum to 1"),
+        ("a.png,train,1,0,0,0,nan,\n", "line 2: the weight must lie between"),
+        ("a.png,train,1,0,0,0,inf,\n", "line 2: the weight must lie between"),
+        ("a.png,train,1,0,0,0,1,\n" * 2, "line 3: a.png stands there twice"),
+    ],
+)
+def test_wrong_cleaned_manifest_is_refused_with_its_line(
+    tmp_path: Path, rows: str, message: str
+) -> None:
+    manifest = tmp_path / "cleaned.csv"
+    columns = ",".join(["file", "split", *EMOTIONS, "weight", "reason"])
+    manifest.write_text(f"{columns}\n{rows}")
+    with pytest.raises(DataError, match=message):
         read_cleaned(manifest)
 
 
