@@ -192,8 +192,10 @@ class EmotionClassifier:
         spec = self.manifest.input
         crops = np.zeros((faces, spec.channels, spec.size_px, spec.size_px), np.float32)
         try:
-            logits, feature_map = self._session.run(
-                [LOGITS_NAME, FEATURE_MAP_NAME], {INPUT_NAME: crops}
+            # A sequence of tensors comes as a list, without type or shape.
+            logits, feature_map = map(
+                np.asarray,
+                self._session.run([LOGITS_NAME, FEATURE_MAP_NAME], {INPUT_NAME: crops}),
             )
         except Exception as error:  # ONNX Runtime raises classes of its own C++ side.
             raise ModelFileError(f"the model cannot read {faces} faces: {error}") from (

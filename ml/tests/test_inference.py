@@ -211,6 +211,17 @@ def _faces_as_integers(graph: onnx.GraphProto) -> None:
     graph.node.insert(0, node)
 
 
+def _logits_in_a_sequence(graph: onnx.GraphProto) -> None:
+    graph.node[-1].output[0] = "one"
+    graph.node.append(onnx.helper.make_node("SequenceConstruct", ["one"], ["logits"]))
+    (logits,) = (output for output in graph.output if output.name == LOGITS_NAME)
+    logits.CopyFrom(
+        onnx.helper.make_tensor_sequence_value_info(
+            LOGITS_NAME, onnx.TensorProto.FLOAT, None
+        )
+    )
+
+
 def _replace(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.float32]) -> None:
     for tensor in graph.initializer:
         if tensor.name == name:
@@ -225,6 +236,7 @@ def _replace(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.float32]) 
         _same_answer_to_any_number_of_faces,
         _one_face_at_a_time,
         _faces_as_integers,
+        _logits_in_a_sequence,
     ],
 )
 def test_file_that_does_not_do_what_it_declares_is_refused_when_it_is_loaded(
