@@ -154,10 +154,12 @@ def counts(by_split: Mapping[str, Mapping[str, int]]) -> Figure:
 def histograms(
     values: Mapping[str, npt.NDArray[np.floating]], title: str, label: str
 ) -> Figure:
-    """One line a class."""
+    """One line a class that has any."""
     figure = Figure(figsize=(6, 3.2))
     axes = figure.subplots()
     for k, (name, row) in enumerate(values.items()):
+        if not len(row):
+            continue
         axes.hist(
             row,
             bins=40,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ml.detection import FaceDetector
+from ml.detection import Detection, FaceDetector
 from ml.images import ImageRefused, decode_image, read_file
 from ml.inference import EmotionClassifier
 from ml.preprocessing import whole_picture
@@ -20,7 +20,8 @@ def predict_file(
     """JSON values: ``file`` and ``faces``, or ``file`` and ``error``.
 
     Without a detector the file is taken as one face. Boxes are in pixels of the
-    upright photo.
+    upright photo. Where it shows more faces than are read, ``faces_found`` is more
+    than there are in ``faces``.
     """
     answer: dict[str, Any] = {"file": str(path)}
     try:
@@ -30,10 +31,14 @@ def predict_file(
         return answer | {"error": {"code": "unreadable", "message": reason}}
     except ImageRefused as error:
         return answer | {"error": {"code": error.code, "message": str(error)}}
-    faces = detector.detect(photo).faces if detector else (whole_picture(photo),)
+    detection = (
+        detector.detect(photo) if detector else Detection((whole_picture(photo),), 1)
+    )
+    faces = detection.faces
     reading = classifier.read(photo, faces)
     return answer | {
         "model_version": classifier.manifest.version,
+        "faces_found": detection.found,
         "faces": [
             _face_values(face, scores)
             for face, scores in zip(faces, reading.scores, strict=True)

@@ -59,13 +59,27 @@ def fail(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def refuse_inside(out: Path, layout: Layout, option: str = "--out") -> None:
+def check_place(
+    out: Path, layout: Layout, option: str = "--out", *, folder: bool = True
+) -> None:
     """What is written must lie neither among the user's pictures nor beside the
-    votes."""
-    place = out.resolve()
+    votes, and where one can write: half an hour of work would be lost at its end."""
+    # Unlike Path.resolve it takes links that lead to themselves.
+    place = Path(os.path.realpath(out))
     pictures = [layout.images, *([layout.others] if layout.others else [])]
     if place == layout.base or any(place.is_relative_to(folder) for folder in pictures):
         raise DataError(f"{out} lies inside the data set. Choose another {option}.")
+    if os.path.lexists(place) and place.is_dir() != folder:
+        wanted = "folder" if folder else "file"
+        raise DataError(f"{out} is no {wanted}. Choose another {option}.")
+    # A file is not written into but replaced.
+    above = (place, *place.parents) if folder else place.parents
+    standing = next(one for one in above if one.exists())
+    if not (standing.is_dir() and os.access(standing, os.W_OK | os.X_OK)):
+        raise DataError(
+            f"{out} cannot be written: {standing} is no folder, or may not be written "
+            f"to. Choose another {option}."
+        )
 
 
 def label_source(layout: Layout, labels: Labels | None) -> LabelSource:

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ml.cli.base import DataOption, ModelOption, refuse_inside, say_next
+from ml.cli.base import (
+    DataOption,
+    ModelOption,
+    check_place,
+    say_next,
+    source_of,
+)
 from ml.data import DataError, find_layout
 from ml.detection import FaceDetector
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
@@ -32,7 +38,7 @@ def eda(
     from ml.eda import explore
 
     layout = find_layout(data)
-    refuse_inside(out, layout)
+    check_place(out, layout)
     with progress_bars() as progress:
         summary = explore(layout, out, progress)
     table = Table(title="pictures")
@@ -66,7 +72,7 @@ def clean(
     from ml.cleaning_report import write_cleaning
 
     layout = find_layout(data)
-    refuse_inside(out, layout)
+    check_place(out, layout)
     classifier = EmotionClassifier.load(model)
     with progress_bars() as progress:
         result = clean_folder(
@@ -77,6 +83,8 @@ def clean(
             use_votes=votes,
             progress=progress,
         )
+    if votes:
+        source_of(result.faces, "consensus", layout)
     write_cleaning(out, result)
     table = Table(title="findings")
     table.add_column("finding")

@@ -17,8 +17,8 @@ from ml.cli.base import (
     Labels,
     ModelOption,
     SplitName,
+    check_place,
     label_source,
-    refuse_inside,
     source_of,
     warn_of_unreadable,
 )
@@ -68,6 +68,11 @@ def _print_prediction(answer: dict[str, Any]) -> None:
         return
     if not answer["faces"]:
         print(f"{answer['file']}: no face found")
+    if answer["faces_found"] > len(answer["faces"]):
+        print(
+            f"{answer['file']}: shows {answer['faces_found']} faces; the "
+            f"{len(answer['faces'])} largest were read"
+        )
     for face in answer["faces"]:
         box = ", ".join(f"{face['box'][side]:.0f}" for side in face["box"])
         label = "not sure" if face["not_sure"] else face["label"]
@@ -101,7 +106,7 @@ def evaluate(
     part: Split = split.value
     layout = find_layout(data, [part])
     if out is not None:
-        refuse_inside(out, layout)
+        check_place(out, layout)
     source = label_source(layout, labels)
     with progress_bars() as progress:
         faces = load_split(

@@ -16,9 +16,9 @@ from ml.cli.base import (
     Labels,
     ModelOption,
     ThreadsOption,
+    check_place,
     fail,
     label_source,
-    refuse_inside,
     say_next,
     source_of,
     warn_of_unreadable,
@@ -108,7 +108,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     layout = find_layout(data)
-    refuse_inside(run, layout, "--run")
+    check_place(run, layout, "--run")
     # What is wrong with the options is said before minutes of reading.
     settings = TrainConfig(
         model=ModelConfig(architecture=architecture, channels=channels),
@@ -214,7 +214,7 @@ def export(
     from ml.train_config import TrainingError
 
     layout = find_layout(data)
-    refuse_inside(out, layout)
+    check_place(out, layout, folder=False)
     source = label_source(layout, labels)
     try:
         result = average_runs(run)
@@ -293,7 +293,7 @@ def compare(
     if threads:
         torch.set_num_threads(threads)
     layout = find_layout(data)
-    refuse_inside(out, layout)
+    check_place(out, layout)
     source = label_source(layout, labels)
     entries = list(DEFAULT_ENTRIES)
     for given in pretrained or []:
@@ -353,12 +353,12 @@ def features(
 
     classifier = EmotionClassifier.load(model)
     layout = find_layout(data)
+    path = out or model.with_name("retraining.npz")
+    check_place(path, layout, folder=False)
     with progress_bars() as progress:
         train_faces, validation = load_for_training(
             layout, classifier.manifest.input, progress=progress
         )
-    path = out or model.with_name("retraining.npz")
-    refuse_inside(path, layout)
     kept = collect(classifier, train_faces, validation, faces)
     if not (len(kept.features) and len(kept.evaluation_labels)):
         raise DataError(

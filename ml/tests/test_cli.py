@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ml.augmentation import MILD
 from ml.cli import main
 from ml.consensus import NO_LABEL
+from ml.detection import MAX_FACES
 from ml.inference import SHIPPED_MODEL
 from ml.labels import EMOTIONS, Emotion
 from ml.manifest import load_manifest
@@ -80,6 +82,20 @@ def test_predict_prints_one_object_a_file(ml: Command, tmp_path: Path) -> None:
     assert answers[1]["faces"] == []
     assert answers[2]["error"]["code"] == "unsupported_format"
     assert answers[3]["error"]["code"] == "unreadable"
+
+
+def test_predict_says_where_it_did_not_read_all_faces(
+    ml: Command, tmp_path: Path
+) -> None:
+    crowd = Image.new("RGB", (15 * 90, 10 * 90))
+    face = hopper().crop((90, 20, 440, 440)).resize((90, 90))
+    for place in range(150):
+        crowd.paste(face, (place % 15 * 90, place // 15 * 90))
+    crowd.save(tmp_path / "crowd.png")
+    answer = json.loads(ml("predict", tmp_path / "crowd.png", "--json").stdout)
+    assert answer["faces_found"] > len(answer["faces"]) == MAX_FACES
+    said = ml("predict", tmp_path / "crowd.png").stdout
+    assert f"the {MAX_FACES} largest were read" in said
 
 
 def test_predict_takes_a_file_as_one_face(ml: Command, tmp_path: Path) -> None:
@@ -206,6 +222,18 @@ def test_clean_and_eda_leave_their_files(ml: Command, tmp_path: Path) -> None:
     assert "inside the data set" in done.stderr
 
 
+def test_eda_shows_a_folder_of_which_no_file_can_be_read(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 2)
+    for path in (root / "train" / "sad").iterdir():
+        path.write_bytes(b"no picture")
+    # NumPy's warnings are errors here.
+    ml("eda", "--data", root, "--out", tmp_path / "eda")
+    summary = json.loads((tmp_path / "eda" / "summary.json").read_text())
+    assert summary["counts"]["train"]["sad"] == 0
+
+
 def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     ml: Command,
     tmp_path: Path,
@@ -289,10 +317,36 @@ def test_nothing_is_written_among_the_pictures(ml: Command, tmp_path: Path) -> N
     assert sorted(root.rglob("*")) == before
 
 
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    ml: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_dataset(tmp_path / "data", 1)
+    loop, shut = tmp_path / "loop", tmp_path / "shut"
+    loop.symlink_to(loop)
+    shut.mkdir()
+    # Whoever runs the tests may be root, who may write anywhere.
+    monkeypatch.setattr("os.access", lambda place, mode: place != shut)
+    export = ("export", "--run", tmp_path, "--version", "v", "--out")
+    for command in (
+        ("evaluate", "--out"),
+        ("clean", "--out"),
+        ("eda", "--out"),
+        ("train", "--run"),
+        ("compare", "--out"),
+        ("features", "--out"),
+        export,
+    ):
+        done = ml(*command, shut / "new" / "m.onnx", "--data", root, code=2)
+        assert f"{shut} is no folder, or may not be written to" in done.stderr
+        assert "Reading" not in done.stderr
+        if command[0] not in ("features", "export"):
+            assert "is no folder" in ml(*command, loop, "--data", root, code=2).stderr
+
+
 def test_annotations_of_other_files_are_not_called_votes(
     ml: Command, tmp_path: Path
 ) -> None:
-    root = write_dataset(tmp_path, 2)
+    root, out = write_dataset(tmp_path / "data", 2), tmp_path / "out"
     write_annotations(root, {"elsewhere/000.png": ballots_for(0)})
     done = ml("evaluate", "--data", root, "--json")
     told = json.loads(done.stdout)
@@ -300,6 +354,8 @@ def test_annotations_of_other_files_are_not_called_votes(
     assert "names none of the 8 files" in done.stderr
     done = ml("evaluate", "--data", root, "--agreed", "0.9", code=2)
     assert "leave --agreed out" in done.stderr
+    done = ml("clean", "--data", root, "--no-detect", "--out", out)
+    assert "names none of the 24 files" in done.stderr
 
 
 def test_pictures_folder_given_by_a_dot_has_its_annotations(
@@ -332,8 +388,12 @@ def test_votes_that_were_not_asked_for_stop_no_cleaning(
         (("evaluate", "--data", "nowhere"), "is no folder"),
         (("clean", "--data", "ml"), "has no folder train"),
         (("evaluate", "--data", "[/b]"), "[/b] is no folder"),
-        (("evaluate", "--data", "{data}", "--out", "Makefile"), "Makefile cannot be"),
-        (("eda", "--data", "{data}", "--out", "Makefile/x"), "Not a directory"),
+        (
+            ("evaluate", "--data", "{data}", "--out", "Makefile"),
+            "file is no folder",
+        ),
+        (("eda", "--data", "{data}", "--out", "Makefile/x"), "file is no folder"),
+        (("features", "--data", "{data}", "--out", "ml"), "ml is no file"),
         (("predict", "x.jpg", "--model", "nowhere.onnx"), "nowhere.json cannot"),
         (("export", "--data", ".", "--run", "r"), "Missing option"),
         (("compare", "--data", "{data}", "--only", "alexnet"), "Choose from base-grey"),
@@ -344,7 +404,7 @@ def test_votes_that_were_not_asked_for_stop_no_cleaning(
         ),
         (("compare", "--data", "{data}", "--budget-minutes", "inf"), "Invalid value"),
         (("train", "--data", "{data}", "--run", "r", "--warmup", "inf"), "Invalid"),
-        (("train", "--data", "{data}", "--run", "Makefile"), "is a file"),
+        (("train", "--data", "{data}", "--run", "Makefile"), "is no folder"),
         (("train", "--data", "{data}", "--run", "r", "--seed", "9" * 30), "Invalid"),
         (
             ("train", "--data", "{data}", "--run", "r", "--architecture", "alexnet"),
