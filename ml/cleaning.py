@@ -137,13 +137,15 @@ class Finding:
 @dataclass(slots=True)
 class CleaningResult:
     """Findings, and a row for every file. ``suspicion`` (N,) belongs to the rows of
-    ``faces``: 1 minus the probability of the file's own label."""
+    ``faces``: 1 minus the probability of the file's own label, which ``judge`` said.
+    """
 
     findings: list[Finding]
     rows: list[CleanedRow]
     faces: FaceSet
     splits: tuple[Split, ...]
     suspicion: Float64Array
+    judge: Judge
 
     def counts(self) -> dict[Kind, int]:
         """Files by finding, in the order of ``Kind``."""
@@ -187,6 +189,8 @@ def clean(
     scan.crops.clear()
     votes = _votes(layout, scan.files) if use_votes else None
     groups = _duplicates(scan, crops, labels, progress)
+    if not _enough_for_folds(labels, np.array(groups)):
+        judge = "model"
     probabilities = _expected(
         classifier, crops, labels, np.array(groups), judge, progress
     )
@@ -224,6 +228,7 @@ def clean(
         faces,
         tuple(scan.splits),
         suspicion,
+        judge,
     )
 
 
@@ -438,6 +443,11 @@ def _resemblance(
     return f"{other}: differs by {difference:.2f} grey levels{across}"
 
 
+def _enough_for_folds(labels: IntArray, groups: IntArray) -> bool:
+    apart = [len(np.unique(groups[labels == i])) for i in range(len(EMOTIONS))]
+    return len(labels) >= _MIN_FACES_FOR_FOLDS and min(apart) >= FOLDS
+
+
 def _expected(
     classifier: EmotionClassifier,
     crops: UInt8Array,
@@ -447,9 +457,7 @@ def _expected(
     progress: Progress | None,
 ) -> Float64Array:
     """(N, 4) probabilities by something that was not fitted on the face itself."""
-    apart = [len(np.unique(groups[labels == i])) for i in range(len(EMOTIONS))]
-    if judge == "model" or len(labels) < _MIN_FACES_FOR_FOLDS or min(apart) < FOLDS:
-        # Too few faces to fit anything on: the classifier's own word.
+    if judge == "model":
         advance = progress("Reading faces", len(crops)) if progress else None
         logits = read_set(classifier, crops, advance)
         return softmax(logits, classifier.manifest.calibration.temperature)

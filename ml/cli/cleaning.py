@@ -83,6 +83,12 @@ def clean(
             use_votes=votes,
             progress=progress,
         )
+    if judge.value != result.judge and result.faces.votes is None:
+        console.print(
+            "There are too few faces of each emotion to fit heads on by folds: the "
+            "model itself judged the labels.",
+            soft_wrap=True,
+        )
     if votes:
         source_of(result.faces, "consensus", layout)
     write_cleaning(out, result)

@@ -255,3 +255,4 @@ def test_copies_of_few_faces_are_judged_by_the_model(
 
     assert len(result.rows) == 60
     assert (result.suspicion >= 0).all()
+    assert result.judge == "model"

@@ -343,7 +343,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work(
             assert "is no folder" in ml(*command, loop, "--data", root, code=2).stderr
 
 
-def test_annotations_of_other_files_are_not_called_votes(
+def test_labels_are_not_said_to_be_judged_otherwise_than_they_were(
     ml: Command, tmp_path: Path
 ) -> None:
     root, out = write_dataset(tmp_path / "data", 2), tmp_path / "out"
@@ -356,6 +356,10 @@ def test_annotations_of_other_files_are_not_called_votes(
     assert "leave --agreed out" in done.stderr
     done = ml("clean", "--data", root, "--no-detect", "--out", out)
     assert "names none of the 24 files" in done.stderr
+    assert "the model itself judged" not in done.stderr
+    folds = ("--no-detect", "--judge", "folds", "--out", out)
+    done = ml("clean", "--data", root, *folds)
+    assert "the model itself judged" in done.stderr
 
 
 def test_pictures_folder_given_by_a_dot_has_its_annotations(
