@@ -229,6 +229,7 @@ def export_result(
         name: {
             kind: evaluate_model(classifier, faces, kind).to_dict()
             for kind in (sources if faces.votes is not None else sources[1:])
+            if (faces.labels(kind) != NO_LABEL).any()
         }
         for name, faces in {"validation": validation, **(measured_on or {})}.items()
     }

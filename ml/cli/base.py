@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ml.consensus import NO_LABEL
 from ml.data import DataError, FaceSet, LabelSource, Layout
 from ml.progress import console
 
@@ -113,6 +114,15 @@ def source_of(faces: FaceSet, source: LabelSource, layout: Layout) -> LabelSourc
             soft_wrap=True,
         )
     return source
+
+
+def need_labels(faces: FaceSet, source: LabelSource, part: str) -> None:
+    """Refuse faces by which nothing can be judged; a folder always is a label."""
+    if not (faces.labels(source) != NO_LABEL).any():
+        raise DataError(
+            f"No face of {part} has a {source} label: there is nothing to judge by. "
+            "Try --labels folder."
+        )
 
 
 def warn_of_unreadable(faces: FaceSet) -> None:

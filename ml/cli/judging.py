@@ -19,6 +19,7 @@ from ml.cli.base import (
     SplitName,
     check_place,
     label_source,
+    need_labels,
     source_of,
     warn_of_unreadable,
 )
@@ -118,6 +119,11 @@ def evaluate(
         raise DataError(f"Nobody voted on the faces of {part}: leave --agreed out.")
     if agreed and faces.votes is not None:
         faces = faces.take(agreement(faces.votes) >= agreed)
+        if not len(faces):
+            raise DataError(
+                f"On no face of {part} do so many agree: give a smaller --agreed."
+            )
+    need_labels(faces, source, part)
     report = evaluate_model(classifier, faces, source)
     answer = {
         **report.to_dict(),
@@ -183,7 +189,9 @@ def _read(
             layout, split.value, classifier.manifest.input, progress=progress
         )
     warn_of_unreadable(faces)
-    return classifier, faces, source_of(faces, source, layout)
+    source = source_of(faces, source, layout)
+    need_labels(faces, source, split.value)
+    return classifier, faces, source
 
 
 def robustness(

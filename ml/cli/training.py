@@ -19,11 +19,11 @@ from ml.cli.base import (
     check_place,
     fail,
     label_source,
+    need_labels,
     say_next,
     source_of,
     warn_of_unreadable,
 )
-from ml.consensus import NO_LABEL
 from ml.data import DataError, FaceSet, find_layout, load_for_training, load_split
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.manifest import InputSpec, write_atomically
@@ -225,11 +225,8 @@ def export(
             validation = load_split(layout, "validation", spec, progress=progress)
             test = load_split(layout, "test", spec, progress=progress)
         source = source_of(validation, source, layout)
-        if not (validation.labels(source) != NO_LABEL).any():
-            raise DataError(
-                f"No face of validation has a {source} label: there is nothing to "
-                "calibrate on. Try --labels folder."
-            )
+        for part, faces in (("validation", validation), ("test", test)):
+            need_labels(faces, source, part)
         folded = (
             flip_pays(result, validation, source)
             if flip is Flip.AUTO
@@ -318,11 +315,11 @@ def compare(
             faces, validation = load_for_training(
                 layout, spec, source=source, progress=progress
             )
-            return (
-                faces,
-                validation,
-                load_split(layout, "test", spec, source=source, progress=progress),
-            )
+            test = load_split(layout, "test", spec, source=source, progress=progress)
+        # Before the hour of training that would end at them.
+        for part, judging in (("validation", validation), ("test", test)):
+            need_labels(judging, source, part)
+        return faces, validation, test
 
     try:
         rows = compare_networks(

@@ -447,6 +447,29 @@ def test_more_threads_than_a_machine_can_use_are_refused(
         assert "Invalid value" in done.stderr
 
 
+def test_faces_that_nobody_agrees_on_are_refused_before_the_work(
+    ml: Command, tmp_path: Path
+) -> None:
+    counts = {"train": 8, "validation": 2, "test": 2}
+    data = write_dataset(tmp_path / "data", counts)
+    judging = [*(data / "validation").rglob("*.png"), *(data / "test").rglob("*.png")]
+    names = [path.relative_to(data).as_posix() for path in judging]
+    write_annotations(data, {name: ballots_for(0, 5) for name in names})
+    run, out = tmp_path / "run", tmp_path / "out"
+    options = ("--architecture", "base", "--epochs", "1", "--threads", "1")
+    ml("train", "--data", data, "--run", run, *options)
+    export = ("export", "--run", run, "--out", tmp_path / "m.onnx", "--version", "v")
+    compare = ("compare", "--only", "base-grey", "--out", out, "--threads", "1")
+    for command in (("evaluate",), ("robustness",), ("framing",), export, compare):
+        done = ml(*command, "--data", data, code=2)
+        assert "Try --labels folder" in done.stderr
+    assert not out.exists()
+    ml(*export, "--data", data, "--labels", "folder")
+    assert set(load_manifest(tmp_path / "m.onnx").metrics["test"]) == {"folder"}
+    done = ml("evaluate", "--data", data, "--agreed", "0.9", code=2)
+    assert "give a smaller --agreed" in done.stderr
+
+
 def test_faces_without_a_vote_for_an_emotion_leave_no_file(
     ml: Command, tmp_path: Path
 ) -> None:
