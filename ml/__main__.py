@@ -1,5 +1,11 @@
 """``python -m ml``."""
 
-from ml.cli import main
+import sys
 
-main()
+try:
+    from ml.cli import main
+
+    main()
+except KeyboardInterrupt:
+    # Also while modules are being loaded, which takes a second.
+    sys.exit(130)

@@ -56,5 +56,3 @@ def main() -> None:
         fail(
             f"{error.filename} cannot be used: {reason}." if error.filename else reason
         )
-    except KeyboardInterrupt:
-        fail("Stopped.")

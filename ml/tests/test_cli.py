@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,20 @@ def test_module_runs_as_a_program() -> None:
     assert done.returncode == 2
     assert "nowhere is no folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_stopped_while_modules_are_loaded_ends_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ml"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_predict_prints_one_object_a_file(ml: Command, tmp_path: Path) -> None:
