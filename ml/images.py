@@ -58,7 +58,13 @@ _JPEG_SEGMENT: Final = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 _JPEG_END: Final = b"\xd9"
 _JPEG_SCAN: Final = b"\xda"
 
-pi_heif.register_heif_opener()
+_HEIF_START: Final = b"ftyp"
+_HEIF_PIXELS: Final = b"mdat"
+_HEIF_DESCRIBES: Final = b"cdsc"
+_MAX_HEIF_BOXES: Final = 1_000
+
+# No part but the picture itself: each is read by code that files of strangers reach.
+pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 
 class ImageRefused(Exception):
@@ -175,7 +181,7 @@ def read_header(data: bytes) -> ImageHeader | None:
     try:
         with (
             warnings.catch_warnings(),
-            Image.open(io.BytesIO(data), formats=FORMATS) as image,
+            _open(data) as image,
         ):
             warnings.simplefilter("ignore")
             return ImageHeader(image.format or "?", image.mode, *image.size)
@@ -195,6 +201,36 @@ def _too_many_pixels() -> ImageTooLarge:
         f"The picture has more than {MAX_PIXELS // 1_000_000} megapixels. "
         "Please choose a smaller one."
     )
+
+
+def _open(data: bytes) -> Image.Image:
+    if data[4:8] == _HEIF_START:
+        data = _without_descriptions(data)
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _without_descriptions(data: bytes) -> bytes:
+    """A HEIF whose EXIF, XMP and the like are tied to no picture any more.
+
+    pi-heif 1.4.0 ends the whole process where the kind of such metadata is no UTF-8;
+    pillow_heif#478 mends it, of which there is no release yet. Nobody wants them here.
+    What ties them has a name of four letters, which compressed pixels may hold by
+    chance: those are left as they are.
+    """
+    parts = []
+    position = 0
+    for _ in range(_MAX_HEIF_BOXES):
+        # 0 is "all that follows" and 1 "see the next eight bytes": taken as the rest.
+        length = int.from_bytes(data[position : position + 4])
+        if length < 8:
+            break
+        part = data[position : position + length]
+        if part[4:8] != _HEIF_PIXELS:
+            part = part.replace(_HEIF_DESCRIBES, b"free")
+        parts.append(part)
+        position += length
+    parts.append(data[position:].replace(_HEIF_DESCRIBES, b"free"))
+    return b"".join(parts)
 
 
 def _check_jpeg_work(data: bytes) -> None:
@@ -220,7 +256,7 @@ def _check_jpeg_work(data: bytes) -> None:
 
 
 def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _open(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise _too_many_pixels()

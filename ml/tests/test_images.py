@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -121,6 +123,53 @@ def test_heic_is_decoded_upright() -> None:
     decoded = decode_image(HEIC.read_bytes())
     assert decoded.format == "HEIF"
     assert decoded.pixels.size == (80, 120)
+
+
+@pytest.mark.parametrize("length", [None, 2**32 - 16])
+def test_heic_whose_metadata_are_of_no_kind_ends_no_process(
+    tmp_path: Path, length: int | None
+) -> None:
+    data = bytearray(HEIC.read_bytes())
+    data[data.index(b"Exif")] = 0xFF
+    if length is not None:
+        # The box that ties them to the picture says that it is longer than the file.
+        at = data.index(b"cdsc") - 4
+        data[at : at + 4] = length.to_bytes(4)
+    path = tmp_path / "photo.heic"
+    path.write_bytes(data)
+    code = (
+        "import pathlib, sys\n"
+        "from ml.images import decode_image, read_header\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "assert read_header(data)\n"
+        "print(decode_image(data).pixels.size)\n"
+    )
+    # In a process of its own: it must not end this one, either.
+    done = subprocess.run(
+        [sys.executable, "-c", code, path],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "(80, 120)\n"), done.stderr
+
+
+def test_pixels_of_a_heic_are_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = HEIC.read_bytes()
+    pixels = data[data.index(b"mdat") - 4 :]
+    pixels = pixels[:100] + b"cdsc" + pixels[104:]
+    opened: list[bytes] = []
+
+    def keep(source: io.BytesIO, formats: object) -> Image.Image:
+        opened.append(source.read())
+        raise OSError
+
+    monkeypatch.setattr("ml.images.Image.open", keep)
+    read_header(data[: -len(pixels)] + pixels)
+    assert opened[0].endswith(pixels)
+    assert opened[0].count(b"cdsc") == 1
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "1"])
