@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from ipaddress import IPv4Address, ip_address, ip_network
-from typing import Any, Final
+from math import ceil
+from typing import Any, Final, cast
 
 from django.conf import settings
 from django.http import HttpRequest
 from limits import RateLimitItem, parse_many
 from limits.errors import StorageError
-from limits.storage import storage_from_string
+from limits.storage import SlidingWindowCounterSupport, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
@@ -90,11 +91,33 @@ def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
         for item, *key in keys:
             if not limiter.hit(item, *key, cost=cost):
                 REFUSALS.labels(f"{RateLimited.code}_{scope}").inc()
-                reset_at = limiter.get_window_stats(item, *key).reset_time
-                raise RateLimited(max(1, round(reset_at - time.time())))
+                raise RateLimited(_seconds_until_room(limiter, item, key, cost))
     except (RedisError, StorageError, OSError) as error:
         logger.warning("rates are not counted, their store is away: %s", error)
         _retry_at[url] = time.monotonic() + _RETRY_STORAGE_AFTER_SECONDS
+
+
+def _seconds_until_room(
+    limiter: SlidingWindowCounterRateLimiter,
+    item: RateLimitItem,
+    key: Sequence[str],
+    cost: int,
+) -> int:
+    """When ``cost`` is let in if nobody asks meanwhile; the library tells only when
+    there is room for one more, and fifty photos would be sent away again and again."""
+    window = item.get_expiry()
+    storage = cast(SlidingWindowCounterSupport, limiter.storage)
+    previous, previous_ends, current, current_ends = storage.get_sliding_window(
+        item.key_for(*key), window
+    )
+    # What was counted must fall below this. The previous window weighs ever less, and
+    # the current one takes its place ``window`` seconds before its count is dropped.
+    below = max(item.amount - cost + 1, 0)
+    if current < below:
+        wait = previous_ends - window * (below - current) / max(previous, 1)
+    else:
+        wait = current_ends - window + window * (1 - below / max(current, 1))
+    return max(1, ceil(wait))
 
 
 _retry_at: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -209,6 +210,19 @@ def test_rate_is_counted_for_each_identity(settings: LazySettings) -> None:
     assert limited.value.retry_after_seconds is not None
     assert 0 < limited.value.retry_after_seconds <= 3600
     check_rate(scope="scope", identities=["c"])
+
+
+def test_many_at_once_are_let_in_when_they_were_told_to_come_back(
+    settings: LazySettings,
+) -> None:
+    settings.RATES = {"scope": "20/second"}
+    check_rate(scope="scope", identities=["many"], cost=15)
+    with pytest.raises(RateLimited) as limited:
+        check_rate(scope="scope", identities=["many"], cost=15)
+
+    time.sleep(limited.value.retry_after_seconds or 0)
+
+    check_rate(scope="scope", identities=["many"], cost=15)
 
 
 def test_while_the_store_is_away_nobody_is_refused(settings: LazySettings) -> None:
