@@ -61,7 +61,7 @@ class UnlistedMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if request.resolver_match and request.resolver_match.captured_kwargs:
+        if request.resolver_match and request.resolver_match.kwargs:
             response.headers["X-Robots-Tag"] = "noindex"
         return response
 
