@@ -99,6 +99,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "webapp.core.logs.RequestLogMiddleware",
+    "webapp.core.middleware.HeadMiddleware",
     "webapp.core.middleware.ProbeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "webapp.core.middleware.ContentSecurityPolicyMiddleware",

@@ -8,7 +8,12 @@ from typing import Final
 
 from django.conf import settings
 from django.db import DataError, IntegrityError, OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
 
 from webapp.core.errors import DomainError
 from webapp.core.logs import route_of
@@ -63,6 +68,25 @@ class UnlistedMiddleware:
         response = self.get_response(request)
         if request.resolver_match and request.resolver_match.kwargs:
             response.headers["X-Robots-Tag"] = "noindex"
+        return response
+
+
+class HeadMiddleware:
+    """To HEAD goes no body: Gunicorn drops it, and warns of each in the log."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.method == "HEAD":
+            if isinstance(response, StreamingHttpResponse):
+                response.streaming_content = []
+            else:
+                response.headers.setdefault(
+                    "Content-Length", str(len(response.content))
+                )
+                response.content = b""
         return response
 
 

@@ -10,8 +10,11 @@ import pytest
 from django.conf import LazySettings
 from django.core.files.base import ContentFile
 from django.db import IntegrityError, OperationalError
+from django.http import HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory
 
+from webapp.config.wsgi import application
+from webapp.core.middleware import HeadMiddleware
 from webapp.core.rates import (
     RateLimited,
     address_group,
@@ -210,6 +213,28 @@ def test_rate_is_counted_for_each_identity(settings: LazySettings) -> None:
     assert limited.value.retry_after_seconds is not None
     assert 0 < limited.value.retry_after_seconds <= 3600
     check_rate(scope="scope", identities=["c"])
+
+
+@pytest.mark.parametrize(
+    "body", [HttpResponse(b"words"), StreamingHttpResponse([b"w"])]
+)
+def test_head_leaves_no_body_for_the_server_to_drop(body: HttpResponse) -> None:
+    middleware = HeadMiddleware(lambda request: body)
+
+    answer = middleware(RequestFactory().head("/"))
+
+    assert b"".join(answer) == b""
+    assert answer.headers.get("Content-Length") in (None, "5")
+
+
+def test_charset_that_nobody_knows_is_no_crash() -> None:
+    environ = RequestFactory().get("/livez").environ
+    environ["CONTENT_TYPE"] = "multipart/form-data; boundary*=none''%41"
+    started: list[str] = []
+
+    application(environ, lambda status, headers: started.append(status))
+
+    assert started == ["200 OK"]
 
 
 def test_many_at_once_are_let_in_when_they_were_told_to_come_back(
