@@ -40,7 +40,11 @@ def flag(request: HttpRequest, photo_id: uuid.UUID, index: int) -> HttpResponse:
 @require_safe
 def receipt(request: HttpRequest, flag_id: uuid.UUID, secret: str) -> HttpResponse:
     shown = get_receipt(flag_id=flag_id, secret=secret)
-    context = {"receipt": shown, "secret": secret}
+    visitor = visitor_of(request)
+    # Whoever came by a secret, or keeps the receipt on another device, would be told
+    # that there is no such photo.
+    is_own = visitor is not None and visitor.key == shown.photo.visitor_key
+    context = {"receipt": shown, "secret": secret, "is_own": is_own}
     return render(request, "curation/receipt.html", context)
 
 

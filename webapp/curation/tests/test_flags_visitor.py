@@ -112,6 +112,15 @@ def test_receipt_opens_by_its_secret_alone(client: Client) -> None:
     assert client.get(url.replace(url[-5:-1], "0000")).status_code == 404
 
 
+def test_receipt_leads_back_to_the_photo_only_who_may_see_it(client: Client) -> None:
+    photo_id = read_photo(client)
+    page = send_flag(client, photo_id)
+    back = f"/photos/{photo_id}/".encode()
+
+    assert back in page.content
+    assert back not in Client().get(page.redirect_chain[0][0]).content
+
+
 def test_flag_can_be_taken_back_from_the_receipt(client: Client) -> None:
     url = send_flag(client, read_photo(client)).redirect_chain[0][0]
 

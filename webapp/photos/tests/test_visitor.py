@@ -146,6 +146,16 @@ class TestBatch:
         assert (refused["position"], refused["name"]) == (2, "b.txt")
         assert refused["reason"].endswith(".")
 
+    def test_name_that_turns_the_writing_round_turns_no_more_than_itself(
+        self, client: Client
+    ) -> None:
+        files = {"a.jpg": encode(astronaut()), "\u202egpj.exe": b""}
+        batch_id = send_batch(client, ("a.zip", zip_of(files))).json()["id"]
+
+        page = client.get(f"/batches/{batch_id}/").content.decode()
+
+        assert "<bdi>\u202egpj.exe</bdi>" in page
+
     @pytest.mark.parametrize("damaged", [b"PK\x03\x04 and then nothing", CUT_ZIP])
     def test_damaged_zip_is_listed_and_stops_nothing(
         self, client: Client, damaged: bytes
@@ -277,6 +287,17 @@ class TestShareLink:
         )
 
         assert client.get(page).context["links"] == 1
+
+    def test_link_is_whole_on_another_page_if_the_photos_did_not_arrive(
+        self, client: Client
+    ) -> None:
+        photo_id = give(client)["id"]
+        client.post(f"/photos/{photo_id}/share/")
+
+        words = client.get("/photos/mine/").content.decode()
+
+        assert "can see the photo. Copy it now" in words
+        assert "js/copy" in words
 
     def test_token_is_not_stored(self, client: Client) -> None:
         photo_id = give(client)["id"]
