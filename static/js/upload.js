@@ -218,6 +218,8 @@ function takeFrom(carrier, otherwise) {
 // Coming back with the browser's button: a fresh zone, not the photo of before.
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
+    // Another visit: what is sent now is not what was sent before.
+    form.elements.page.value = "";
     reset();
   }
 });

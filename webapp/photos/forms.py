@@ -43,6 +43,7 @@ class PhotoForm(forms.Form):
     image = FilesField(allow_empty_file=True, max_length=None)
     keep = forms.BooleanField(required=False, widget=TickedBox)
     train = forms.BooleanField(required=False, widget=TickedBox)
+    page = forms.CharField(required=False, max_length=64)
 
     @property
     def error_sentence(self) -> str:

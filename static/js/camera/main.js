@@ -512,6 +512,8 @@ addEventListener("pagehide", leave);
 
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
+    // Another visit: what is sent now is not what was sent before.
+    form.elements.page.value = "";
     forgetShot();
     turnOff();
   }

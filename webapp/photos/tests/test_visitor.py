@@ -121,6 +121,41 @@ class TestConsent:
         assert erase_expired_photos() == 0
 
 
+class TestLostAnswer:
+    """The site has taken a photo, and the browser never hears of it."""
+
+    def send(self, client: Client, page: str, **fields: str) -> Any:
+        image = SimpleUploadedFile("me.jpg", encode(astronaut()), "image/jpeg")
+        return client.post("/photos/", {"image": image, "page": page, **fields})
+
+    @pytest.mark.parametrize("path", ["/", "/camera/"])
+    def test_photo_belongs_to_the_browser_all_the_same(
+        self, client: Client, path: str
+    ) -> None:
+        page = client.get(path).context["page"]
+        lost = Client()
+        lost.cookies = client.cookies.copy()
+        self.send(lost, page, keep="1")
+
+        client.post("/photos/mine/delete/")
+
+        assert not Photo.objects.exists()
+
+    def test_photo_that_is_sent_again_from_the_same_page_is_the_same(
+        self, client: Client
+    ) -> None:
+        page = client.get("/").context["page"]
+
+        first, again, other = (
+            self.send(client, page, **fields)["Location"]
+            for fields in ({}, {}, {"keep": "1"})
+        )
+        anew = self.send(client, client.get("/").context["page"])["Location"]
+
+        assert first == again
+        assert len({first, other, anew}) == 3
+
+
 class TestBatch:
     def test_files_and_a_zip_become_one_batch_in_order(self, client: Client) -> None:
         zipped = zip_of({"a/one.jpg": encode(astronaut()), "two.jpg": encode(hopper())})

@@ -10,10 +10,14 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
 from webapp.photos import consent
+from webapp.photos.views.common import await_visitor, new_page
 
 
 @never_cache
 @ensure_csrf_cookie
 @require_safe
 def camera(request: HttpRequest) -> HttpResponse:
-    return render(request, "photos/camera.html", {"consent": consent})
+    context = {"consent": consent, "page": new_page()}
+    response = render(request, "photos/camera.html", context)
+    await_visitor(request, response)
+    return response

@@ -10,7 +10,12 @@ from django.core.files.base import File
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from webapp.accounts.visitors import Visitor, visitor_of
+from webapp.accounts.visitors import (
+    Visitor,
+    new_visitor,
+    remember_visitor,
+    visitor_of,
+)
 from webapp.core.rates import address_group, check_rate, client_address
 from webapp.photos.models import Photo
 from webapp.photos.selectors import get_photo
@@ -31,6 +36,17 @@ def own_photo(request: HttpRequest, photo_id: uuid.UUID) -> Photo:
     """The photo, where its own visitor asks; a secret is not enough."""
     visitor = visitor_of(request)
     return get_photo(photo_id=photo_id, visitor_key=visitor.key if visitor else None)
+
+
+def await_visitor(request: HttpRequest, response: HttpResponse) -> None:
+    """Give the browser its token with the form. With the answer to a photo it may be
+    lost on its way, and a photo that is kept then be nobody's to delete."""
+    remember_visitor(response, visitor_of(request) or new_visitor())
+
+
+def new_page() -> str:
+    """What the form of a page says that was shown once."""
+    return uuid.uuid4().hex
 
 
 def count_request(

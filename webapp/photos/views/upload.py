@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -24,7 +25,13 @@ from webapp.photos.services.batches import (
     submit_batch,
 )
 from webapp.photos.services.intake import submit_photo
-from webapp.photos.views.common import count_request, count_uploads, see_other
+from webapp.photos.views.common import (
+    await_visitor,
+    count_request,
+    count_uploads,
+    new_page,
+    see_other,
+)
 
 _LIMITS: Final = {
     "bytes": MAX_BYTES,
@@ -58,7 +65,13 @@ def upload(request: HttpRequest) -> HttpResponseBase:
     try:
         count_uploads(request, visitor_of(request), files)
         if len(files) == 1 and not is_zip(files[0]):
-            photo = submit_photo(data=files[0].read(), **allowed)
+            data = files[0].read()
+            photo = submit_photo(
+                data=data,
+                **allowed,
+                idempotency_scopes=[visitor.key],
+                idempotency_key=_sending_key(form, data),
+            )
             response = see_other("photos:result", photo_id=photo.pk)
         else:
             batch = submit_batch(
@@ -86,6 +99,16 @@ def try_example(request: HttpRequest, name: str) -> HttpResponse:
     return response
 
 
+def _sending_key(form: PhotoForm, data: bytes) -> str:
+    """The same for the same photo and choices from the same page: a browser whose
+    connection breaks sends a form again by itself, and so do people."""
+    page: str = form.cleaned_data["page"]
+    if not page:
+        return ""
+    allowed = [form.cleaned_data[name] for name in ("keep", "train")]
+    return f"{page}:{allowed}:{hashlib.sha256(data).hexdigest()}"
+
+
 def _render_home(
     request: HttpRequest,
     error: str = "",
@@ -97,8 +120,10 @@ def _render_home(
         "limits": _LIMITS,
         "examples": available_examples(),
         "consent": consent,
+        "page": new_page(),
     }
     response = render(request, "photos/home.html", context, status=status)
+    await_visitor(request, response)
     if retry_after_seconds is not None:
         response["Retry-After"] = str(retry_after_seconds)
     return response
