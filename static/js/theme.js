@@ -1,5 +1,6 @@
 // Runs before the first paint, hence a plain blocking script and not a module: marks
-// the page as scripted and brings back the theme that was chosen here before.
+// the page as scripted, for as long as its scripts arrive, and brings back the theme
+// that was chosen here before.
 (() => {
   const root = document.documentElement;
   root.dataset.js = "";
@@ -12,4 +13,20 @@
   if (theme === "light" || theme === "dark") {
     root.dataset.theme = theme;
   }
+  // A script that did not arrive would leave buttons that do nothing: then the page is
+  // one without scripts, and what htmx would exchange is asked for as a whole.
+  addEventListener(
+    "error",
+    ({ target }) => {
+      if (target instanceof HTMLScriptElement) {
+        delete root.dataset.js;
+        setTimeout(() => {
+          if (document.querySelector("[hx-get]")) {
+            location.reload();
+          }
+        }, 2000);
+      }
+    },
+    { capture: true },
+  );
 })();
