@@ -190,6 +190,27 @@ class TestWaysIn:
         expect(page.get_by_text("everything read from it are gone")).to_be_visible()
 
 
+class TestScriptsThatDoNotArrive:
+    def test_the_form_does_it_all(self, open_page: OpenPage) -> None:
+        page = open_page("/")
+        page.route("**/js/upload/*.js", lambda route: route.abort())
+        page.reload()
+
+        choose(page, PHOTO)
+        page.get_by_role("button", name="Read the faces").click()
+
+        until_read(page)
+
+    def test_a_photo_that_waits_is_asked_for_as_a_page(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        page.route("**/*htmx*", lambda route: route.abort())
+        choose(page, PHOTO)
+
+        until_read(page)
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "kind", "data"),
@@ -314,15 +335,22 @@ class TestOnTheWay:
         again.click()
         until_read(page)
 
-    def test_coming_back_finds_a_fresh_zone(self, open_page: OpenPage) -> None:
+    def test_coming_back_finds_a_fresh_zone(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
         page = open_page("/")
-        choose(page, PHOTO)
+        # One with a place on the disk: only such a one do browsers put back.
+        photo = tmp_path / "me.jpg"
+        photo.write_bytes(PHOTO["buffer"])
+        page.set_input_files("#image", photo)
         until_read(page)
 
         page.go_back()
 
         expect(page.locator("[data-dropzone]")).to_have_attribute("data-state", "idle")
         expect(page.locator("[data-preview]")).to_be_hidden()
+        # A browser that put the file back would see no change in choosing it again.
+        assert page.evaluate("() => document.querySelector('#image').files.length") == 0
 
 
 class TestWaiting:
