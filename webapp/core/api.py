@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from rest_framework import exceptions, parsers, serializers
 from rest_framework.response import Response
@@ -68,6 +68,24 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             "detail": str(response.data["detail"]),
         }
     return response
+
+
+def describe_common_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """drf-spectacular's hook: what any operation may answer, and no view says."""
+    for path in result["paths"].values():
+        for operation in path.values():
+            statuses = ["401", "503"]
+            if "requestBody" in operation:
+                statuses += ["413", "415"]
+            for status in statuses:
+                operation["responses"].setdefault(status, _ERROR_ANSWER)
+    return result
+
+
+_ERROR_ANSWER: Final = {
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    "description": "",
+}
 
 
 def sentence_of(detail: Any) -> str:

@@ -283,6 +283,24 @@ def test_unknown_api_path_is_404_in_json(client: Client) -> None:
     assert response.json()["code"] == "not_found"
 
 
+def test_schema_says_what_is_answered_to_a_wrong_key_and_a_wrong_type(
+    client: Client,
+) -> None:
+    photo_id = post(client).json()["id"]
+    path = f"/api/v1/photos/{photo_id}"
+    wrong_key = client.get(path, headers={"Authorization": "Bearer none"})
+    wrong_type = client.patch(path, b"keep", content_type="text/plain")
+
+    operations = client.get("/api/schema/?format=json").json()["paths"][
+        "/api/v1/photos/{photo_id}"
+    ]
+
+    assert str(wrong_key.status_code) in operations["get"]["responses"]
+    assert str(wrong_type.status_code) in operations["patch"]["responses"]
+    # No key is needed.
+    assert {} in operations["get"]["security"]
+
+
 def test_schema_describes_the_api_and_swagger_is_served(client: Client) -> None:
     schema = client.get("/api/schema/?format=json").json()
 
