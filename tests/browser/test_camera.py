@@ -540,15 +540,21 @@ class TestLiveView:
         expect(page.locator("[data-rate]")).not_to_be_empty()
         assert len(sent) > 1
 
+    @pytest.mark.parametrize("gone", ["no answer", "another's page"])
     def test_it_goes_on_when_the_site_is_back(
-        self, open_page: OpenPage, still: tuple[str, ...]
+        self, open_page: OpenPage, still: tuple[str, ...], gone: str
     ) -> None:
         page = open_page("/camera/", switches=still)
         start(page, live=True)
         boxes = page.locator("[data-overlay] .live-face")
         expect(boxes).to_have_count(1)
 
-        page.route(f"**{LIVE_PATH}", lambda route: route.abort(), times=2)
+        if gone == "no answer":
+            page.route(f"**{LIVE_PATH}", lambda route: route.abort(), times=2)
+        else:
+            page.route(
+                f"**{LIVE_PATH}", lambda route: route.fulfill(body="<html>"), times=2
+            )
 
         expect(page.locator("[data-hint]")).to_contain_text("cannot be reached")
         expect(page.locator("[data-status]")).to_contain_text("cannot be reached")
@@ -567,6 +573,14 @@ class TestLiveView:
         start(page, live=True)
 
         expect(page.locator(".live-face")).to_have_count(1)
+
+
+def test_large_letters_do_not_scroll_sideways(open_page: OpenPage) -> None:
+    page = open_page("/camera/", viewport={"width": 390, "height": 844})
+
+    page.evaluate("() => { document.documentElement.style.fontSize = '24px'; }")
+
+    assert_fits(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -158,7 +158,9 @@ export class LiveLoop {
         retryAfter: Number(response.headers.get("Retry-After")) || 0,
       };
     } catch (error) {
-      if (error instanceof TypeError || error.name === "AbortError") {
+      // A hotel's page in place of the answer is no JSON.
+      const isNoAnswer = error instanceof TypeError || error instanceof SyntaxError;
+      if (isNoAnswer || error.name === "AbortError") {
         return { trouble: "away", retryAfter: 0 };
       }
       // The camera has not shown its first frame yet, or shows none just now.
