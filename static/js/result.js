@@ -75,10 +75,23 @@ function switchHeat() {
     : "The photo now shows in orange where the model looked.";
 }
 
+// Boxes around nothing: a browser shows these words in the picture's place.
+function sayNoPhoto(photo) {
+  photo.alt = "The photo could not be fetched. Please reload the page.";
+}
+
+const photo = document.querySelector("#photo-image");
+if (photo.complete && !photo.naturalWidth) {
+  sayNoPhoto(photo);
+}
+
 // The photo may be gone by now, or the site away. Errors of pictures do not bubble.
 document.addEventListener(
   "error",
   ({ target }) => {
+    if (target.id === "photo-image") {
+      sayNoPhoto(target);
+    }
     if (closest(target, "[data-heat]")?.hasAttribute("href")) {
       switchHeat();
       current().querySelector("[data-heat-switch] span").textContent =

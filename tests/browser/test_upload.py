@@ -423,6 +423,17 @@ class TestWaiting:
         )
         assert "That did not work" in page.title()
 
+    def test_a_photo_that_does_not_arrive_says_what_to_do(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        page.route("**/photos/*/image", lambda route: route.abort())
+        choose(page, PHOTO)
+        until_read(page)
+
+        photo = page.locator("#photo-image")
+        expect(photo).to_have_attribute("alt", re.compile("reload the page"))
+
     def test_a_photo_that_goes_meanwhile_is_said_to_be_gone(
         self, open_page: OpenPage, sleeping_worker: Callable[[], None]
     ) -> None:
