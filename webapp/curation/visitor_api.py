@@ -63,7 +63,7 @@ class FlagView(VisitorView):
     )
     def post(self, request: Request, photo_id: uuid.UUID, index: int) -> Response:
         face = face_of(visible_photo(request, photo_id), index)
-        fields = validated(FlagSerializer(data=request.data), "bad_verdict")
+        fields = validated(FlagSerializer(data=request.data), "bad_verdict", "verdict")
         known = visitor_of(request)
         visitor = known or new_visitor()
         count_request(request, "flag", known)

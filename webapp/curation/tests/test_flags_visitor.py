@@ -187,11 +187,15 @@ def test_api_flags_and_takes_back(client: Client) -> None:
 
     made = client.post(url, json.dumps({"verdict": "neutral"}), "application/json")
     wrong = client.post(url, json.dumps({"verdict": "angry"}), "application/json")
+    long = client.post(
+        url, json.dumps({"verdict": "sad", "comment": "a" * 501}), "application/json"
+    )
 
     assert made.status_code == 201
     path = made.json()["receipt"].removeprefix("http://testserver")
     assert client.get(path).status_code == 200
     assert wrong.status_code == 400
     assert wrong.json()["code"] == "bad_verdict"
+    assert long.json()["code"] == "invalid"
     assert client.delete(url).status_code == 204
     assert client.get(path).status_code == 404
