@@ -11,10 +11,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -180,8 +180,8 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
                         f"{path}, line {rows.line_num}: votes cannot be negative, or "
                         f"more than {MAX_VOTES}."
                     )
-                _refuse_twice(row["file"], votes, path, rows.line_num)
-                votes[row["file"]] = counts
+                if votes.setdefault(row["file"], counts) != counts:
+                    _refuse_twice(row["file"], path, rows.line_num)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not in UTF-8. Save it as such.") from error
     except (OSError, csv.Error) as error:
@@ -189,12 +189,12 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
     return votes
 
 
-def _refuse_twice(file: str, known: Container[str], path: Path, line: int) -> None:
+def _refuse_twice(file: str, path: Path, line: int) -> NoReturn:
     """Of two rows on one file one would count, and nobody knows which."""
-    if file in known:
-        raise DataError(
-            f"{path}, line {line}: {file} stands there twice. Leave one row a file."
-        )
+    raise DataError(
+        f"{path}, line {line}: what it says of {file} is not what a line above says. "
+        "Leave one row a file."
+    )
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -415,10 +415,11 @@ def read_cleaned(path: Path) -> dict[str, CleanedRow]:
                         f"{path}, line {reader.line_num}: the weight must lie between "
                         f"0 and {MAX_WEIGHT}."
                     )
-                _refuse_twice(raw["file"], rows, path, reader.line_num)
-                rows[raw["file"]] = CleanedRow(
+                row = CleanedRow(
                     raw["file"], raw["split"], shares, weight, raw["reason"]
                 )
+                if rows.setdefault(row.file, row) != row:
+                    _refuse_twice(row.file, path, reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return rows

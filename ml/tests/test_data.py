@@ -148,7 +148,10 @@ def test_split_without_one_readable_file_is_refused(tmp_path: Path) -> None:
         ("a.png,-1" + ",0" * 9, "line 2: votes cannot be negative"),
         ("a.png,1" + "0" * 30 + ",0" * 9, "line 2: votes .* more than 1000000"),
         ("a.png,1", "line 2: votes must be whole numbers"),
-        ("\n".join(["a.png" + ",1" * 10] * 2), "line 3: a.png stands there twice"),
+        (
+            "\n".join("a.png" + f",{votes}" * 10 for votes in (1, 1, 2)),
+            "line 4: what it says of a.png",
+        ),
     ],
 )
 def test_wrong_votes_are_refused_with_their_line(
@@ -204,7 +207,10 @@ def test_cleaned_manifest_decides_targets_and_weights(tmp_path: Path) -> None:
         ("a.png,train,1,1,0,0,1,\n", "line 2: shares must sum to 1"),
         ("a.png,train,1,0,0,0,nan,\n", "line 2: the weight must lie between"),
         ("a.png,train,1,0,0,0,inf,\n", "line 2: the weight must lie between"),
-        ("a.png,train,1,0,0,0,1,\n" * 2, "line 3: a.png stands there twice"),
+        (
+            "a.png,train,1,0,0,0,1,\n" * 2 + "a.png,train,0,1,0,0,1,\n",
+            "line 4: what it says of a.png",
+        ),
     ],
 )
 def test_wrong_cleaned_manifest_is_refused_with_its_line(
