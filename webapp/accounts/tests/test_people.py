@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
+from django.apps import apps
 from django.conf import LazySettings
+from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
+from django.urls import reverse
 
+from webapp.accounts import audit
 from webapp.accounts.models import Role, User
 from webapp.accounts.services import seed_demo_people
 from webapp.accounts.visitors import (
@@ -71,34 +77,17 @@ def test_admin_gives_no_name_that_reads_like_anothers(client: Client) -> None:
     ada, old = User.objects.create_user("ada"), User.objects.create_user("ROOT")
     client.force_login(admin)
 
-    def change(person: User, username: str) -> HttpResponse:
+    def change(person: User, username: str) -> int:
         address = f"/admin/accounts/user/{person.pk}/change/"
-        fields = client.get(address).context["adminform"].form.initial
-        joined = {"date_joined_0": "2026-01-01", "date_joined_1": "12:00:00"}
-        return client.post(
-            address,
-            {"username": username, "role": fields["role"], "is_active": "on", **joined},
-        )
+        answer = client.post(address, {"username": username})
+        taken = b"taken, in whatever case." in answer.content
+        return 409 if taken else answer.status_code
 
-    refused = change(ada, "Root")
-    added = client.post(
-        "/admin/accounts/user/add/",
-        {
-            "username": "Ada",
-            "usable_password": "true",
-            "password1": "correct horse battery",
-            "password2": "correct horse battery",
-            "role": Role.ANNOTATOR,
-        },
-    )
-
-    assert b"The name Root is taken, in whatever case." in refused.content
-    assert b"already exists" in added.content
-    assert User.objects.count() == 3
+    assert change(ada, "Root") == 409
     # Who reads alike since before this was looked at can still be changed.
-    assert change(old, "ROOT").status_code == 302
+    assert change(old, "ROOT") == 302
     # One's own name in other letters is nobody else's.
-    assert change(ada, "Ada").status_code == 302
+    assert change(ada, "Ada") == 302
 
 
 @pytest.mark.django_db
@@ -195,3 +184,91 @@ def test_cookie_that_we_did_not_make_is_nobody(token: str) -> None:
     request.COOKIES[COOKIE_NAME] = token
 
     assert visitor_of(request) is None
+
+
+@pytest.mark.django_db
+class TestDjangosAdmin:
+    @pytest.fixture
+    def admin(self, client: Client) -> User:
+        admin = User.objects.create_superuser("max", password="a word of max")
+        client.force_login(admin)
+        return admin
+
+    def test_nobody_changes_rights_there_not_even_their_own(
+        self, client: Client, admin: User
+    ) -> None:
+        eve = User.objects.create_user("eve")
+        form = {"username": "eve", "role": "admin", "is_superuser": "on"}
+
+        for person in (eve, admin):
+            address = reverse("admin:accounts_user_change", args=[person.pk])
+            answer = client.post(address, form | {"username": person.username})
+            assert answer.status_code == 302
+
+        eve.refresh_from_db()
+        admin.refresh_from_db()
+        assert (eve.role, eve.is_superuser) == (Role.ANNOTATOR, False)
+        assert admin.is_active
+        assert admin.is_superuser
+
+    def test_nobody_is_made_or_deleted_there(self, client: Client, admin: User) -> None:
+        eve = User.objects.create_user("eve")
+
+        assert client.get(reverse("admin:accounts_user_add")).status_code == 403
+        address = reverse("admin:accounts_user_delete", args=[eve.pk])
+        assert client.post(address, {"post": "yes"}).status_code == 403
+
+    def test_new_name_and_new_password_are_written_down(
+        self, client: Client, admin: User
+    ) -> None:
+        eve = User.objects.create_user("eve")
+        words = {"password1": "look twice at it", "password2": "look twice at it"}
+
+        client.post(
+            reverse("admin:accounts_user_change", args=[eve.pk]), {"username": "eva"}
+        )
+        client.post(
+            reverse("admin:auth_user_password_change", args=[eve.pk]),
+            words | {"usable_password": "true"},
+        )
+
+        set_, edited = audit.recent_entries()
+        assert (edited.actor, edited.action, edited.subject) == (
+            "max",
+            "edited an account",
+            "eve",
+        )
+        assert edited.details == {"fields": ["username"], "name": "eva"}
+        assert (set_.action, set_.subject) == ("set a password", "eva")
+        eve.refresh_from_db()
+        assert eve.check_password(words["password1"])
+
+    def test_schedule_of_the_site_is_not_edited_there(
+        self, client: Client, admin: User
+    ) -> None:
+        """An erasure could be switched off, unseen, and a run start at an hour that
+        the page of the schedule cannot show."""
+        page = client.get(reverse("admin:index")).content.decode()
+
+        assert "django_celery_beat" not in page
+
+
+@pytest.mark.django_db
+def test_whoever_the_command_line_made_is_called_an_admin() -> None:
+    """Among the people nobody with all rights looks like an annotator."""
+    call_command("createsuperuser", username="root", email="", interactive=False)
+
+    assert User.objects.get().role == Role.ADMIN
+
+
+@pytest.mark.django_db
+def test_those_of_earlier_releases_are_called_so_after_an_upgrade() -> None:
+    root = User.objects.create_superuser("root", role=Role.ANNOTATOR)
+    eve = User.objects.create_user("eve")
+    migration = import_module("webapp.accounts.migrations.0006_superusers_are_admins")
+
+    migration.name_them(apps, None)
+
+    root.refresh_from_db()
+    eve.refresh_from_db()
+    assert (root.role, eve.role) == (Role.ADMIN, Role.ANNOTATOR)
