@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -129,9 +128,25 @@ def count(
 
 
 def fresh_metrics_folder(folder: Path) -> None:
-    """Empty it: the figures of processes that are gone must not be added to."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Without the figures of processes that are gone, which must not be added to.
+    What others left in the folder is theirs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # As the library names them: counter_123.db, gauge_livesum_123.db.
+    for path in folder.glob("*_*.db"):
+        number = path.stem.rpartition("_")[2]
+        if number.isdecimal() and not _is_somebody_else(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _is_somebody_else(process: int) -> bool:
+    """Whether it lives and is not this one, which has counted nothing yet."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def environment_of(role: str, environment: Mapping[str, str]) -> dict[str, str]:

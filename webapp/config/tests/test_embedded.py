@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from webapp.config import broker, embedded
+from webapp.config import broker, embedded, serve
 from webapp.config.processes import ProcessGroup
 
 
@@ -152,3 +152,26 @@ def _runs(pid: int) -> bool:
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
     )
     return bool(result.stdout.strip()) and not result.stdout.startswith("Z")
+
+
+class TestMetricsFolder:
+    def test_figures_of_the_dead_go_and_nothing_else_does(self, tmp_path: Path) -> None:
+        """A variable that names the wrong folder costs nobody their files, and a
+        second part of the site on one host leaves the first one's figures."""
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        theirs = tmp_path / "thesis" / "draft.txt"
+        theirs.parent.mkdir()
+        theirs.write_text("years of work")
+        (tmp_path / "people_1.csv").touch()
+        for process in (dead.pid, os.getpid(), os.getppid()):
+            (tmp_path / f"counter_{process}.db").touch()
+
+        serve.fresh_metrics_folder(tmp_path)
+
+        assert theirs.read_text() == "years of work"
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "thesis",
+            "people_1.csv",
+            f"counter_{os.getppid()}.db",
+        }
