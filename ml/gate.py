@@ -42,7 +42,8 @@ class GateRules:
     ``accuracy_margin``: the lower 95 % bound of the change in accuracy must lie
     above minus this. ``recall_margin``: no class may lose more recall.
     ``least_support``: a class with fewer faces cannot be judged. ``least_faces``:
-    neither can a whole comparison.
+    neither can a whole comparison. ``judging_share``: of the faces that are labelled
+    from now on so many judge; the others train.
     """
 
     accuracy_margin: float = 0.01
@@ -51,6 +52,11 @@ class GateRules:
     most_latency_ratio: float = 1.2
     least_support: int = 20
     least_faces: int = 200
+    judging_share: float = 1.0
+
+    def labels_for(self, faces: int) -> int:
+        """About how many labels bring so many faces that judge."""
+        return math.ceil(faces / self.judging_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,8 @@ class Answers:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was looked at. ``more_labels`` says, where the outcome is hold,
-    about how many more labelled faces would settle it; None where that is not the
-    matter."""
+    about how many more labels would settle it, those that go into training included;
+    None where that is not the matter."""
 
     outcome: Outcome
     reason: str
@@ -222,12 +228,13 @@ def _is_right(answers: Answers) -> npt.NDArray[np.bool_]:
 def _compare(answers: Answers, rules: GateRules) -> list[Finding]:
     n = len(answers.labels)
     if n < rules.least_faces:
+        more = rules.labels_for(rules.least_faces - n)
         return [
             Finding(
                 Outcome.HOLD,
-                f"Undecided: {answers.name} has only {n} faces. Label about "
-                f"{rules.least_faces - n} more.",
-                rules.least_faces - n,
+                f"Undecided: {answers.name} has only {n} faces. Label about {more} "
+                "more.",
+                more,
             )
         ]
     before = _is_right(answers)
@@ -257,12 +264,12 @@ def _accuracy(name: str, change: PairedChange, rules: GateRules) -> Finding:
         return Finding(Outcome.PROMOTE, f"Good: {words}.")
     if high < -rules.accuracy_margin:
         return Finding(Outcome.REJECT, f"Worse: {words}.")
-    return _undecided(words, change, rules.accuracy_margin)
+    return _undecided(words, change, rules.accuracy_margin, rules, "")
 
 
 def _recall(name: str, change: PairedChange, rules: GateRules) -> Finding:
     if change.n < rules.least_support:
-        more = rules.least_support - change.n
+        more = rules.labels_for(rules.least_support - change.n)
         return Finding(
             Outcome.HOLD,
             f"Undecided: there are only {change.n} faces of {name}. Label about "
@@ -274,16 +281,20 @@ def _recall(name: str, change: PairedChange, rules: GateRules) -> Finding:
         return Finding(Outcome.PROMOTE, f"Good: {words}.")
     if change.interval[1] < -rules.recall_margin:
         return Finding(Outcome.REJECT, f"Worse: {words}.")
-    return _undecided(words, change, rules.recall_margin)
+    return _undecided(words, change, rules.recall_margin, rules, " of them")
 
 
-def _undecided(words: str, change: PairedChange, margin: float) -> Finding:
+def _undecided(
+    words: str, change: PairedChange, margin: float, rules: GateRules, whose: str
+) -> Finding:
     needed = change.faces_to_settle(margin)
     if needed is None:
         return Finding(Outcome.HOLD, f"Undecided, and too close to settle: {words}.")
     # At least one more: by its own numbers it may stand on the very edge.
-    more = max(1, needed - change.n)
-    return Finding(Outcome.HOLD, f"Undecided: {words}. Label about {more} more.", more)
+    more = rules.labels_for(max(1, needed - change.n))
+    return Finding(
+        Outcome.HOLD, f"Undecided: {words}. Label about {more} more{whose}.", more
+    )
 
 
 def _calibration(answers: Answers, rules: GateRules) -> Finding:

@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ml.gate import Answers, Decision, Outcome, PairedChange, judge, paired_change
+from ml.gate import (
+    Answers,
+    Decision,
+    Finding,
+    GateRules,
+    Outcome,
+    PairedChange,
+    judge,
+    paired_change,
+)
 from ml.inference import softmax
 
 
@@ -88,6 +97,38 @@ def test_few_faces_are_never_enough_however_good_the_answers() -> None:
 
     assert decision.outcome == Outcome.HOLD
     assert decision.more_labels == 160
+
+
+def test_labels_that_will_train_are_counted_in() -> None:
+    """Where one label in four comes to judge, it takes four for each face."""
+    labels, right = faces(400, 0.88)
+    candidate = right.copy()
+    candidate[np.flatnonzero(right)[:6]] = False
+    candidate[np.flatnonzero(~right)[:4]] = True
+    labels = np.where(labels == 2, 0, labels)
+    labels[:5] = 2
+    said = answers_with(labels, right, 0.85), answers_with(labels, candidate, 0.85)
+
+    def findings(share: float) -> list[Finding]:
+        answers = Answers("the test", labels, *said)
+        rules = GateRules(judging_share=share)
+        found = judge([answers], latency_ratio=1.0, rules=rules).findings
+        return [one for one in found if one.more_labels]
+
+    every, fourth = findings(1.0), findings(0.25)
+
+    assert [one.more_labels for one in fourth] == [
+        4 * (one.more_labels or 0) for one in every
+    ]
+    assert len(every) >= 2
+    for one in fourth:
+        assert f"Label about {one.more_labels} more" in one.reason
+    few = judge(
+        [Answers("the test", labels[:40], said[0][:40], said[1][:40])],
+        latency_ratio=1.0,
+        rules=GateRules(judging_share=0.25),
+    )
+    assert few.more_labels == 640
 
 
 def test_class_that_loses_recall_stops_a_better_candidate() -> None:

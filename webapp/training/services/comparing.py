@@ -99,7 +99,7 @@ def compare(
     too, once it is large enough; until then, and for each slice of it, only what is
     clearly worse counts against the candidate. Raises ``CannotCompare``.
     """
-    rules = rules or GateRules()
+    rules = rules or GateRules(judging_share=EVALUATION_SHARE)
     said = [_answers_of_both(champion, candidate, faces) for faces in (base, curated)]
     labels = np.concatenate([base.labels, curated.labels])
     before, after = (np.concatenate(parts) for parts in zip(*said, strict=True))
@@ -115,8 +115,8 @@ def compare(
         notes.append(
             f"{HOLD_OUT[0].upper()}{HOLD_OUT[1:]} has {len(curated)} faces, too few to "
             f"be judged by themselves: they count within {FROZEN}. One label in "
-            f"{round(1 / EVALUATION_SHARE)} is held out, so about "
-            f"{round(missing / EVALUATION_SHARE)} more labels would do."
+            f"{round(1 / rules.judging_share)} is held out, so about "
+            f"{rules.labels_for(missing)} more labels would do."
         )
     decision = judge(sets, latency_ratio=latency["ratio"], rules=rules)
     slices = [_slice(name, mask, hold_out) for name, mask in curated.slices.items()]

@@ -158,6 +158,27 @@ def test_harm_on_the_curated_hold_out_is_seen_before_it_is_large(
     assert any("Worse: dark faces" in reason for reason in reasons)
 
 
+def test_more_labels_count_those_that_will_train(
+    champion: EmotionClassifier, data: RetrainingData
+) -> None:
+    """A hundred faces are missing, and one label in four comes to judge."""
+    spec = champion.manifest.input
+    verdict = compare(
+        champion=champion,
+        candidate=champion,
+        base=JudgedFaces(
+            data.evaluation_labels[:100],
+            features={data.model_sha256: data.evaluation_features[:100]},
+        ),
+        curated=JudgedFaces(
+            np.zeros(0, np.int64),
+            crops=np.zeros((0, spec.size_px, spec.size_px, spec.channels), np.uint8),
+        ),
+    )
+
+    assert verdict.decision.more_labels == 400
+
+
 def test_large_hold_out_is_judged_by_itself(
     champion: EmotionClassifier, data: RetrainingData
 ) -> None:
