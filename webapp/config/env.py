@@ -17,6 +17,7 @@ _FALSE = {"0", "false", "no", "off", ""}
 
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
 _RATE: Final = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)")
+_ORIGIN: Final = re.compile(r"https?://[^/?#\s]+")
 _DIGITS_MAX: Final = 15
 
 
@@ -117,6 +118,18 @@ def hosts(name: str, default: str = "") -> list[str]:
     return names
 
 
+def origins(name: str) -> list[str]:
+    """As browsers send them: scheme, host and port, and nothing behind."""
+    found = listing(name)
+    for origin in found:
+        if not _ORIGIN.fullmatch(origin):
+            raise ImproperlyConfigured(
+                f"{name} must be origins, with commas between them, as in "
+                f"https://mien.example,https://www.mien.example; not {origin[:80]!r}."
+            )
+    return found
+
+
 def url(name: str, default: str) -> str:
     """An address that can be taken apart. What is refused is not repeated: it may
     hold a password."""
@@ -196,8 +209,12 @@ def path_in_url(path: Path) -> str:
 def cache(url: str) -> str:
     """An address that Django's cache and the counting of rates both read."""
     parts = urlsplit(url)
-    place = parts.path if parts.scheme == "unix" else parts.hostname
-    if parts.scheme not in ("redis", "rediss", "unix") or not place:
+    on_socket = parts.scheme == "unix"
+    place = parts.path if on_socket else parts.hostname
+    # What is no number the client passes over: it would take 0, the broker's own.
+    number = "0" if on_socket else parts.path.strip("/") or "0"
+    known = parts.scheme in ("redis", "rediss", "unix") and place
+    if not known or not number.isdecimal():
         raise ImproperlyConfigured(
             "MIEN_CACHE_URL must be redis://:password@host:port/number or "
             "unix:///path?db=number."
@@ -248,7 +265,7 @@ def database(url: str) -> dict[str, Any]:
             # Several processes must see one file in the tests, too.
             "TEST": {"NAME": unquote(parts.path) + ".test"},
         }
-    if parts.scheme in ("postgres", "postgresql"):
+    if parts.scheme in ("postgres", "postgresql") and parts.path.strip("/"):
         options: Mapping[str, str] = dict(parse_qsl(parts.query))
         return {
             "ENGINE": "django.db.backends.postgresql",

@@ -81,13 +81,21 @@ _WORKER: Final = (
     *("--without-gossip", "--without-mingle", "--without-heartbeat"),
 )
 _COMMANDS: Final[dict[str, Callable[[Mapping[str, str]], list[str]]]] = {
-    "web": lambda environment: web_command(
-        environment, environment.get("MIEN_BIND") or DEFAULT_BIND
-    ),
+    "web": lambda environment: web_command(environment, _bind(environment)),
     "inference": inference_command,
     "training": training_command,
     "beat": beat_command,
 }
+
+
+def _bind(environment: Mapping[str, str]) -> str:
+    """Where web listens. Raises ``Misused`` for a port that is none: Gunicorn would
+    end in a traceback."""
+    bind = environment.get("MIEN_BIND", "").strip() or DEFAULT_BIND
+    port = bind.rpartition(":")[2]
+    if port.isdecimal() and (len(port) > 5 or int(port) > 65_535):
+        raise Misused(f"MIEN_BIND must end in a port up to 65535, not {bind[:80]!r}.")
+    return bind
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -70,7 +70,7 @@ SECRET_KEY = _secret_key()
 ALLOWED_HOSTS = env.hosts(
     "MIEN_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]" if DEMO or DEBUG else ""
 )
-CSRF_TRUSTED_ORIGINS = env.listing("MIEN_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = env.origins("MIEN_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from tests.stack import ROOT
-from webapp.config import env
+from webapp.config import env, serve
 
 PRODUCTION = {
     "MIEN_SECRET_KEY": "k" * 64,
@@ -119,10 +119,14 @@ def test_what_an_editor_adds_is_no_part_of_a_secret(
         ("MIEN_DATABASE_URL", "postgres://mien@db:port/mien"),
         ("MIEN_DATABASE_URL", "postgres://mien:a#b@db/mien"),
         ("MIEN_DATABASE_URL", "sqlite://"),
+        ("MIEN_DATABASE_URL", "postgres://mien@db/"),
+        ("MIEN_TRUSTED_ORIGINS", "mien.example"),
+        ("MIEN_TRUSTED_ORIGINS", "https://mien.example/"),
         ("MIEN_BROKER_URL", "redis://broker:99999/0"),
         ("MIEN_BROKER_URL", "redis://"),
         ("MIEN_BROKER_URL", "redis://[::1/0"),
         ("MIEN_CACHE_URL", "memcached://cache"),
+        ("MIEN_CACHE_URL", "redis://cache/one"),
         ("MIEN_STORAGE_URL", "s3://key:secret@store:http/photos"),
         ("MIEN_NUM_PROXIES", "9" * 5000),
         ("MIEN_METRICS_PORT", "70000"),
@@ -166,6 +170,17 @@ def test_wrong_variable_ends_in_one_sentence(
 
     assert result.returncode == 1
     assert result.stderr == "mien: MIEN_DEBUG must be 1 or 0, not 'maybe'.\n"
+
+
+def test_port_that_is_none_ends_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_BIND", "127.0.0.1:99999")
+
+    assert serve.main(["web"]) == 1
+
+    said = capsys.readouterr().err
+    assert said.startswith("mien: MIEN_BIND must end in a port")
 
 
 def test_home_may_have_any_name(tmp_path: Path) -> None:
