@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.db.models import Max
 
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.manifest import ModelFileError, load_manifest, read_model
@@ -77,12 +79,19 @@ def promote_model_version(
     if previous is not None:
         ModelVersion.objects.filter(pk=previous.pk).update(is_champion=False)
     ModelVersion.objects.filter(pk=model_version.pk).update(is_champion=True)
-    return Promotion.objects.create(
+    latest = Promotion.objects.aggregate(at=Max("created_at"))["at"]
+    promotion = Promotion.objects.create(
         model_version=model_version,
         previous=previous,
         promoted_by=promoted_by,
         reason=reason,
     )
+    # A clock that was set back must not put it before others: a rollback goes by
+    # their order.
+    if latest is not None and promotion.created_at <= latest:
+        promotion.created_at = latest + timedelta(microseconds=1)
+        promotion.save(update_fields=["created_at"])
+    return promotion
 
 
 @transaction.atomic

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.conf import LazySettings
 from django.db import connection
+from django.utils import timezone
 
 from ml.inference import SHIPPED_MODEL
 from tests.models import write_tiny_model
@@ -169,6 +171,22 @@ def test_rollback_goes_back_step_by_step(
     # After a rollback something new lies on top of what serves.
     promote_version(model_version=versions[2], promoted_by=admin, reason="after all")
     assert roll_back(rolled_back_by=admin).model_version == champion
+
+
+def test_rollback_finds_its_way_where_the_clock_was_set_back(
+    champion: ModelVersion, admin: User, tmp_path: Path
+) -> None:
+    for name in ("a", "bb"):
+        version = register_model_version(path=write_tiny_model(tmp_path, name))
+        promote_version(model_version=version, promoted_by=admin, reason="trial")
+        # The next one comes an hour before this one, as far as the clock can tell.
+        Promotion.objects.filter(model_version=version).update(
+            created_at=timezone.now() + timedelta(hours=1)
+        )
+
+    went_to = [roll_back(rolled_back_by=admin).model_version.version for _ in range(2)]
+
+    assert went_to == ["a", champion.version]
 
 
 def test_rollback_from_a_version_that_serves_no_more_changes_nothing(
