@@ -114,9 +114,7 @@ def restore_backup(*, path: Path, replace: bool = False) -> Summary:
             rows = _restore_rows(archive)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise BackupError(f"{path} cannot be restored: {error}") from error
-    missing = Photo.objects.exclude(file_name__in=present)
-    erased = missing.count()
-    missing.delete()
+    erased = _drop_photos_without_file(present)
     # What was due while the backup lay there is due now.
     while due := erase_expired_photos():
         erased += due
@@ -289,6 +287,15 @@ def _restore_files(archive: tarfile.TarFile, manifest: dict[str, Any]) -> set[st
         default_storage.delete(name)
         default_storage.save(name, ContentFile(_read(archive, _FILES + name)))
     return names
+
+
+def _drop_photos_without_file(present: set[str]) -> int:
+    # Not by one query: SQLite takes only so many names in it.
+    rows = Photo.objects.values_list("pk", "file_name")
+    missing = [pk for pk, name in rows.iterator() if name not in present]
+    for photo in missing:
+        Photo.objects.filter(pk=photo).delete()
+    return len(missing)
 
 
 def _restore_rows(archive: tarfile.TarFile) -> int:

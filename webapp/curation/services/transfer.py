@@ -222,12 +222,15 @@ def _folder_files() -> Iterator[tuple[str, bytes]]:
     for row in export_rows():
         history.setdefault(row["face_id"], []).append(row)
     lines = []
-    for face in Face.objects.filter(pk__in=list(history)).select_related("consensus"):
-        rows = history[str(face.pk)]
-        label = rows[0]["consensus"] or _OPEN_FOLDER
-        name = f"{label}/{face.pk}.png"
-        yield name, bytes(face.crop)
-        lines.append(json.dumps({"file": name, "corrections": rows}))
+    keys = list(history)
+    for start in range(0, len(keys), _BATCH):
+        faces = Face.objects.filter(pk__in=keys[start : start + _BATCH])
+        for face in faces.only("crop"):
+            rows = history[str(face.pk)]
+            label = rows[0]["consensus"] or _OPEN_FOLDER
+            name = f"{label}/{face.pk}.png"
+            yield name, bytes(face.crop)
+            lines.append(json.dumps({"file": name, "corrections": rows}))
     yield MANIFEST_NAME, ("\n".join(lines) + "\n").encode()
 
 

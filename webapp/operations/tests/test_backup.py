@@ -7,12 +7,14 @@ import hashlib
 import io
 import json
 import os
+import sqlite3
 import tarfile
 import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
@@ -99,6 +101,28 @@ def test_commands_say_what_they_did(
     said = capsys.readouterr().out
     assert "2 files" in said
     assert "are back" in said
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has the limit")
+def test_more_files_than_a_query_takes_names_come_back(
+    read_photo: Photo, tmp_path: Path
+) -> None:
+    """Of 32,766 names, in SQLite as it comes; of a hundred here."""
+    for number in range(120):
+        default_storage.save(f"photos/aa/{number}.jpg", ContentFile(b"x"))
+    lost = PhotoFactory()
+    default_storage.delete(lost.file_name)
+    save_backup(path=tmp_path / "b.tar")
+    wipe()
+    most = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 100)
+
+    try:
+        restored = restore_backup(path=tmp_path / "b.tar")
+    finally:
+        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
+
+    assert (restored.files, restored.erased_meanwhile) == (122, 1)
+    assert Photo.objects.get() == read_photo
 
 
 def test_only_its_owner_may_read_a_backup(read_photo: Photo, tmp_path: Path) -> None:
