@@ -34,6 +34,7 @@ from webapp.curation.services.claims import (
 )
 from webapp.curation.services.consensus import lock_consensus, refresh_consensus
 from webapp.curation.services.quality import pause_if_unreliable
+from webapp.curation.services.queue import usable_faces
 
 UNDO_STEPS: Final = 20
 
@@ -168,8 +169,8 @@ def adjudicate(
     """An adjudicator's word: it decides, whatever the votes say.
 
     It takes the place of an earlier adjudication, and of the adjudicator's own vote.
-    Raises ``NotFound`` where the face is gone and ``DomainError`` where the person
-    is no adjudicator.
+    Raises ``NotFound`` where the face is gone, or its visitor has taken back that
+    people look at it, and ``DomainError`` where the person is no adjudicator.
     """
     word = _verdict(verdict)
     _check_comment(comment)
@@ -177,6 +178,9 @@ def adjudicate(
         raise DomainError("Only an adjudicator can decide that.", code="not_allowed")
     with transaction.atomic():
         consensus = lock_consensus(face_id=face_id)
+        # It may have been before this person when that happened.
+        if not usable_faces().filter(pk=face_id).exists():
+            raise NotFound("This face is gone: its owner took the photo back.")
         current = Correction.objects.filter(face_id=face_id, retracted_at__isnull=True)
         current.filter(Q(author=person) | Q(source=Source.ADJUDICATOR)).update(
             retracted_at=timezone.now()

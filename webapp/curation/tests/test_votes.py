@@ -28,7 +28,7 @@ from webapp.curation.tests.factories import (
     QueuedFaceFactory,
     let_labels_settle,
 )
-from webapp.photos.models import Face
+from webapp.photos.models import Face, Photo
 
 pytestmark = pytest.mark.django_db
 
@@ -329,6 +329,16 @@ def test_later_adjudication_takes_the_place_of_the_first() -> None:
     assert consensus_of(face).state == "open"
     with pytest.raises(NothingToUndo):
         retract_adjudication(person=second, face_id=face.pk)
+
+
+def test_face_whose_consent_was_taken_back_meanwhile_is_not_adjudicated() -> None:
+    face = QueuedFaceFactory()
+    Photo.objects.filter(pk=face.photo_id).update(training_consent_at=None)
+
+    with pytest.raises(NotFound, match="took the photo back"):
+        adjudicate(person=judge(), face_id=face.pk, verdict="happy")
+
+    assert not Correction.objects.exists()
 
 
 def test_adjudicated_face_that_is_gone_is_said() -> None:

@@ -173,5 +173,5 @@ def _check_loads(model_version: ModelVersion) -> None:
     except (ManifestError, ModelFileError) as error:
         raise Conflict(
             f"Version {model_version.version} cannot serve: {error}. The champion "
-            "stays."
+            "stays. Restore that file, or promote another version."
         ) from error
