@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -127,11 +127,7 @@ def _finish(
         write_atomically(manifest_path(path), manifest.to_json().encode())
         version = register_model_version(path=path, parent=job.run.start)
         # Erased while the run went on: what was said of them is not kept.
-        there = set(
-            Face.objects.filter(
-                pk__in=[row.face_id for row in comparisons]
-            ).values_list("pk", flat=True)
-        )
+        there = dict(_qualities([row.face_id for row in comparisons if row.face_id]))
         FaceComparison.objects.filter(run=job.run).delete()
         FaceComparison.objects.bulk_create(
             [row for row in comparisons if row.face_id in there], batch_size=_BATCH
@@ -159,11 +155,7 @@ def _finish(
 def _slices(rows: list[SnapshotFace]) -> dict[str, BoolArray]:
     """Masks over curated faces, by how hard they are to read and where they are
     from."""
-    qualities = dict(
-        Face.objects.filter(pk__in=[row.face_key for row in rows]).values_list(
-            "pk", "quality"
-        )
-    )
+    qualities = dict(_qualities([row.face_key for row in rows]))
     hints = [set(qualities.get(row.face_key, {}).get("hints", ())) for row in rows]
     masks = {
         f"{code} faces": np.array([code in found for found in hints], bool)
@@ -175,6 +167,16 @@ def _slices(rows: list[SnapshotFace]) -> dict[str, BoolArray]:
             [row.reason == reason for row in rows], bool
         )
     return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _qualities(
+    keys: Sequence[uuid.UUID],
+) -> Iterator[tuple[uuid.UUID, dict[str, Any]]]:
+    """(id, quality) of the faces that are still there."""
+    # SQLite takes only so many ids in one query.
+    for start in range(0, len(keys), _BATCH):
+        faces = Face.objects.filter(pk__in=keys[start : start + _BATCH])
+        yield from faces.values_list("pk", "quality")
 
 
 def slices_of_folder(faces: FaceSet) -> dict[str, BoolArray]:

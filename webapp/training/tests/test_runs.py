@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from ml.inference import EmotionClassifier
@@ -27,7 +28,8 @@ from webapp.training.models import (
     Split,
     TrainingRun,
 )
-from webapp.training.services import runs
+from webapp.training.services import judging, runs
+from webapp.training.services.snapshots import build_snapshot
 from webapp.training.tests.factories import Labeller, head_run
 
 pytestmark = pytest.mark.django_db
@@ -61,6 +63,24 @@ def test_head_run_makes_a_judged_candidate(labeller: Labeller) -> None:
     assert "more labels would do" in run.decision["notes"][0]
     assert run.lines.count() > 3
     json.dumps([run.report, run.decision], allow_nan=False)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has the limit")
+def test_more_faces_than_a_query_takes_ids_are_judged(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 32,766 ids, in SQLite as it comes; of two here."""
+    labeller.faces(1)
+    rows = list(build_snapshot(base={}).faces.all())
+    monkeypatch.setattr(judging, "_BATCH", 2)
+    most = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 2)
+
+    try:
+        slices = judging._slices(rows)
+    finally:
+        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
+
+    assert sum(slices["faces easy to read"]) == len(rows) == 4
 
 
 def test_same_snapshot_seed_and_machine_give_the_same_model_and_metrics(
