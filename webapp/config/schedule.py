@@ -6,17 +6,33 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from celery.schedules import schedule
+from celery.schedules import schedstate, schedule
 from django.db import transaction
-from django_celery_beat.schedulers import DatabaseScheduler
+from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 _URGENT_BELOW_SECONDS: Final = 5.0
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+class SteadyEntry(ModelEntry):  # type: ignore[misc]
+    """Goes on where the clock was set back: what ran last an hour from now, as far as
+    it can tell, would wait for that hour and its interval."""
+
+    last_run_at: datetime
+
+    def is_due(self) -> schedstate:
+        now = self._default_now()
+        if self.last_run_at > now:
+            self.last_run_at = self.model.last_run_at = now
+        due: schedstate = super().is_due()
+        return due
+
+
 class QuickScheduler(DatabaseScheduler):  # type: ignore[misc]
     """Writes what the settings schedule in one transaction, and what runs every few
     seconds is due as soon as it is up."""
+
+    Entry = SteadyEntry
 
     def update_from_dict(self, mapping: dict[str, dict[str, Any]]) -> None:
         """Make the rows of ``mapping`` say what it says."""
