@@ -51,6 +51,9 @@ class User(AbstractUser):
     def clean(self) -> None:
         """A new name for an account must not read like another's; old ones stay."""
         super().clean()
+        if self.username and not self.username.strip("."):
+            # No address of a page can hold it.
+            raise ValidationError({"username": "A name needs more than dots."})
         stands = User.objects.filter(pk=self.pk, username=self.username).exists()
         if not self._state.adding and not stands and self.name_is_taken():
             raise ValidationError(

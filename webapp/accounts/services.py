@@ -100,9 +100,6 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
     username = User.normalize_username(username)
     person = User(username=username, role=invitation.role)
     try:
-        if username and not username.strip("."):
-            # No address of a page can hold it.
-            raise ValidationError("A name needs more than dots.")
         person.full_clean(exclude=["password"], validate_unique=False)
         validate_password(password, person)
     except ValidationError as error:

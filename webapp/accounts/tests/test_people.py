@@ -243,6 +243,19 @@ class TestDjangosAdmin:
         eve.refresh_from_db()
         assert eve.check_password(words["password1"])
 
+    def test_a_name_of_dots_which_no_address_can_hold_is_refused(
+        self, client: Client, admin: User
+    ) -> None:
+        eve = User.objects.create_user("eve")
+
+        answer = client.post(
+            reverse("admin:accounts_user_change", args=[eve.pk]), {"username": ".."}
+        )
+
+        assert b"A name needs more than dots." in answer.content
+        eve.refresh_from_db()
+        assert eve.username == "eve"
+
     def test_schedule_of_the_site_is_not_edited_there(
         self, client: Client, admin: User
     ) -> None:
