@@ -9,13 +9,14 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -161,6 +162,16 @@ class Stack:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.1)
         self.stop()
+
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        """Nobody but us writes to its SQLite, or is in the midst of it."""
+        path = self.home / "mien.sqlite3"
+        with closing(sqlite3.connect(path, timeout=30)) as connection:
+            connection.isolation_level = None
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
 
     @property
     def output(self) -> str:

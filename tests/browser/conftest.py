@@ -39,8 +39,10 @@ def sleeping_worker(stack: Stack) -> Iterator[Callable[[], None]]:
     """Nothing is read until this is called."""
     worker = stack.service("inference")
     processes = [worker, *worker.children(recursive=True)]
-    for process in processes:
-        process.suspend()
+    # Asleep in the midst of a write it would keep everybody from writing.
+    with stack.sole_writer():
+        for process in processes:
+            process.suspend()
 
     def wake() -> None:
         for process in processes:

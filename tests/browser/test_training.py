@@ -173,8 +173,9 @@ def test_a_run_keeps_the_focus_and_asks_who_was_logged_out(
     log_in(page, "max")
     trainer = stack.service("training")
     workers = [trainer, *trainer.children(recursive=True)]
-    for worker in workers:
-        worker.suspend()
+    with stack.sole_writer():
+        for worker in workers:
+            worker.suspend()
     try:
         number = stack.manage("shell", "-v", "0", "-c", _A_RUN_THAT_WAITS).strip()
         page.goto(f"/training/runs/{number}/")

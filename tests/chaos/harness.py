@@ -156,12 +156,8 @@ class Chaos:
                 time.sleep(seconds)
                 connection.rollback()
         else:
-            path = self.stack.home / "mien.sqlite3"
-            with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
-                connection.isolation_level = None
-                connection.execute("BEGIN IMMEDIATE")
+            with self.stack.sole_writer():
                 time.sleep(seconds)
-                connection.execute("ROLLBACK")
         self.faults.append((started_at, time.time()))
 
     @contextmanager
