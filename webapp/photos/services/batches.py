@@ -27,6 +27,10 @@ _ZIP_ENTRY: Final = b"PK\x01\x02"
 _ZIP_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 """With a file in it, empty, and one that was to be split."""
 
+_ZIP_PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The others are unpacked to their end before a byte of them is handed out: a few
+kilobytes of bzip2 are gigabytes then."""
+
 _SHOWN_NAME_LENGTH: Final = 80
 
 
@@ -41,6 +45,13 @@ class TooManyPhotos(BatchRefused):
 
     def __init__(self) -> None:
         super().__init__(f"Those are more than {MAX_PHOTOS} photos. Please send fewer.")
+
+
+class PackedOddly(BatchRefused):
+    def __init__(self) -> None:
+        super().__init__(
+            "It is packed in a way that we cannot read. Please pack it as a plain zip."
+        )
 
 
 class ZipDamaged(BatchRefused):
@@ -202,13 +213,13 @@ def _read_member(
 ) -> bytes | BatchRefused:
     if member.flag_bits & 1:
         return BatchRefused("It is encrypted. Please pack it without a password.")
+    if member.compress_type not in _ZIP_PACKED:
+        return PackedOddly()
     try:
         # The header may lie about the size: read at most one byte too many.
         with archive.open(member) as handle:
             return handle.read(MAX_BYTES + 1)
     except NotImplementedError:
-        return BatchRefused(
-            "It is packed in a way that we cannot read. Please pack it as a plain zip."
-        )
-    except Exception:  # noqa: BLE001  # As above; four kinds of compression do, too.
+        return PackedOddly()
+    except Exception:  # noqa: BLE001  # What it may raise has no common base.
         return BatchRefused("It is damaged inside the zip.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -249,6 +251,23 @@ class TestBatch:
         assert response.status_code == 400
         assert response.json()["detail"].endswith(".")
         assert not Photo.objects.exists()
+
+    @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_zip_that_unpacks_to_its_end_whatever_is_asked_is_not_unpacked(
+        self, client: Client, packing: int
+    ) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", packing) as archive:
+            archive.writestr("bomb.jpg", bytes(64_000_000))
+        tracemalloc.start()
+
+        response = send_batch(client, ("bomb.zip", buffer.getvalue()))
+
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert response.status_code == 400
+        assert "Please pack it as a plain zip." in response.json()["detail"]
+        assert peak < 10_000_000
 
     def test_empty_zip_is_one_to_the_form_as_well(self, client: Client) -> None:
         empty = SimpleUploadedFile("empty.zip", zip_of({}))
