@@ -17,7 +17,7 @@ from django.http import (
 
 from webapp.core.errors import DomainError
 from webapp.core.logs import route_of
-from webapp.core.responses import error_response
+from webapp.core.responses import error_response, storage_away
 from webapp.core.storage import StorageAway
 
 logger = logging.getLogger(__name__)
@@ -200,12 +200,5 @@ class ErrorPagesMiddleware:
             )
         if isinstance(exception, StorageAway):
             logger.error("files not available, %s: %s", route, exception)
-            return error_response(
-                request,
-                503,
-                "storage_unavailable",
-                "The site cannot get at its photos at the moment. Nothing was lost; "
-                "please try again soon.",
-                retry_after_seconds=5,
-            )
+            return storage_away(request)
         return None

@@ -23,3 +23,15 @@ def error_response(
     if retry_after_seconds is not None:
         response.headers["Retry-After"] = str(retry_after_seconds)
     return response
+
+
+def storage_away(request: HttpRequest) -> HttpResponse:
+    """What a ``StorageAway`` is to whoever asks."""
+    return error_response(
+        request,
+        503,
+        "storage_unavailable",
+        "The site cannot get at its photos at the moment. Nothing was lost; please "
+        "try again soon.",
+        retry_after_seconds=5,
+    )

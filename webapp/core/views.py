@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 from django.conf import settings
@@ -18,7 +19,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webapp.core.middleware import CONTENT_SECURITY_POLICY
-from webapp.core.responses import error_response
+from webapp.core.responses import error_response, storage_away
+from webapp.core.storage import StorageAway
 
 _TOO_MUCH: Final[dict[type[Exception], str]] = {
     TooManyFilesSent: "Those are too many files at once. Please send fewer.",
@@ -77,6 +79,10 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    # A form is read before its view is asked, to look for its token: what goes wrong
+    # by then comes here, with no other word of what it was.
+    if isinstance(sys.exc_info()[1], StorageAway):
+        return storage_away(request)
     return _error(request, 500)
 
 

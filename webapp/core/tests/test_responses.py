@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,28 @@ def test_upload_that_memory_does_not_hold_lies_in_no_folder(
     assert [os.fstat(file.fileno()).st_nlink for file in files] == [0, 0]
     request.close()
     assert all(file.closed for file in files)
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux alone has it")
+@pytest.mark.parametrize("path", ["/photos/", "/api/v1/batches"])
+@pytest.mark.parametrize("size", [2000, 200_000])
+def test_disk_that_uploads_have_filled_is_503_with_a_time_to_come_back(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch, path: str, size: int
+) -> None:
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 1000
+    monkeypatch.setattr(
+        "webapp.core.uploads.tempfile.TemporaryFile",
+        lambda: Path("/dev/full").open("w+b"),  # noqa: SIM115
+    )
+    client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+    client.get("/")
+
+    response = client.post(path, {"image": ContentFile(b"x" * size, "x.zip")})
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
+    assert b"Nothing was lost" in response.content
 
 
 @pytest.mark.django_db
