@@ -345,7 +345,7 @@ def test_pages_of_refusal_are_for_everybody(open_page: OpenPage, stack: Stack) -
     # Without the script that would refuse the files before they are sent.
     page.route("**/js/upload.js", lambda route: route.abort())
     trouble += refused(page, 415, b"no pixels")
-    trouble += refused(page, 429, *[b"no pixels"] * (UPLOADS_A_MINUTE + 1))
+    trouble += refused(page, 429, *[b"no pixels"] * UPLOADS_A_MINUTE)
     photos = stack.home / "media"
     aside = photos.rename(photos.with_name("aside"))
     photos.write_text("No folder: nothing can be stored here.")

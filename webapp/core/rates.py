@@ -41,6 +41,18 @@ class RateLimited(DomainError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class MoreThanRate(DomainError):
+    """More at once than a rate ever lets in: waiting would not help."""
+
+    code = "too_many"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"That is more than the {most} that may be sent at once here. Please send "
+            "fewer."
+        )
+
+
 def client_address(request: HttpRequest, *_: Any) -> str:
     """The address that the outermost trusted proxy saw.
 
@@ -76,11 +88,13 @@ def address_group(address: str) -> str:
 
 
 def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
-    """Count a request against every identity; raise ``RateLimited`` over the limit.
+    """Count a request against every identity; raise ``RateLimited`` over the limit,
+    ``MoreThanRate`` where waiting would not help.
 
     The limits of a scope stand in ``settings.RATES`` ("60/minute;1000/hour"). While
     the store is away nobody is refused: rates are a courtesy, photos are the job.
     """
+    check_size(scope=scope, cost=cost)
     limits = _limits(settings.RATES[scope])
     keys = [(item, scope, identity) for item in limits for identity in identities]
     url = settings.RATES_STORAGE_URL
@@ -95,6 +109,14 @@ def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
     except (RedisError, StorageError, OSError) as error:
         logger.warning("rates are not counted, their store is away: %s", error)
         _retry_at[url] = time.monotonic() + _RETRY_STORAGE_AFTER_SECONDS
+
+
+def check_size(*, scope: str, cost: int) -> None:
+    """Raise ``MoreThanRate`` where so much at once is over a limit of the scope."""
+    most = min((item.amount for item in _limits(settings.RATES[scope])), default=cost)
+    if cost > most:
+        REFUSALS.labels(f"{MoreThanRate.code}_{scope}").inc()
+        raise MoreThanRate(most)
 
 
 def _seconds_until_room(
@@ -140,4 +162,4 @@ def _limiter(url: str) -> SlidingWindowCounterRateLimiter:
 def _in_words(seconds: int) -> str:
     if seconds < 90:
         return f"{seconds} second{'' if seconds == 1 else 's'}"
-    return f"{round(seconds / 60)} minutes"
+    return f"{ceil(seconds / 60)} minutes"

@@ -16,6 +16,7 @@ from django.test import Client, RequestFactory
 from webapp.config.wsgi import application
 from webapp.core.middleware import HeadMiddleware
 from webapp.core.rates import (
+    MoreThanRate,
     RateLimited,
     address_group,
     check_rate,
@@ -271,6 +272,21 @@ def test_many_at_once_are_told_when_there_is_room_for_all_of_them(
 
     # Ten of the fifteen must be forgotten, which begins after a minute.
     assert 90 < (limited.value.retry_after_seconds or 0) <= 96
+
+
+def test_more_than_is_ever_let_in_is_told_how_many_may_come(
+    settings: LazySettings,
+) -> None:
+    settings.RATES = {"scope": "20/minute;15/hour"}
+
+    with pytest.raises(MoreThanRate, match=r"more than the 15 .* Please send fewer"):
+        check_rate(scope="scope", identities=["more"], cost=16)
+
+    check_rate(scope="scope", identities=["more"], cost=15)
+
+
+def test_wait_that_is_told_in_minutes_is_never_too_short() -> None:
+    assert "please wait 3 minutes" in str(RateLimited(130))
 
 
 def test_while_the_store_is_away_nobody_is_refused(settings: LazySettings) -> None:

@@ -16,7 +16,7 @@ from webapp.accounts.visitors import (
     remember_visitor,
     visitor_of,
 )
-from webapp.core.rates import address_group, check_rate, client_address
+from webapp.core.rates import address_group, check_rate, check_size, client_address
 from webapp.photos.models import Photo
 from webapp.photos.selectors import get_photo
 from webapp.photos.services.batches import count_photos
@@ -69,9 +69,12 @@ def count_uploads(
     request: HttpRequest, visitor: Visitor | None, files: Sequence[File[bytes]]
 ) -> None:
     """Count each photo, also those in a zip; the files first, so that nobody who has
-    sent too much has a zip opened. Raises ``RateLimited`` or ``TooManyPhotos``."""
+    sent too much has a zip opened. Raises ``RateLimited``, ``MoreThanRate`` or
+    ``TooManyPhotos``."""
     count_request(request, "upload", visitor, cost=len(files))
-    in_zips = count_photos(files) - len(files)
+    photos = count_photos(files)
+    check_size(scope="upload", cost=photos)
+    in_zips = photos - len(files)
     if in_zips:
         count_request(request, "upload", visitor, cost=in_zips)
 
