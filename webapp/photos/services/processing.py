@@ -109,10 +109,15 @@ def process_claimed_photo(*, photo: Photo) -> None:
         give_back_photo(photo=photo, reason=FailureReason.MODEL)
 
 
-def give_back_photo(*, photo: Photo, reason: FailureReason) -> bool:
+def give_back_photo(
+    *, photo: Photo, reason: FailureReason, expired_at: datetime | None = None
+) -> bool:
     """End a lease without a result: queued again, or failed after the last
-    attempt. False where the lease was lost meanwhile."""
+    attempt. False where the lease was lost meanwhile, or renewed beyond
+    ``expired_at``."""
     mine = _held(photo)
+    if expired_at is not None:
+        mine = mine.filter(lease_expires_at__lt=expired_at)
     if photo.attempts >= MAX_ATTEMPTS:
         failed = mine.update(
             status=PhotoStatus.FAILED,
@@ -167,7 +172,7 @@ def sweep_photos() -> int:
         status=PhotoStatus.PROCESSING, lease_expires_at__lt=now
     ).order_by("lease_expires_at")[:_SWEEP_LIMIT]
     moved = sum(
-        give_back_photo(photo=photo, reason=FailureReason.WORKER_LOST)
+        give_back_photo(photo=photo, reason=FailureReason.WORKER_LOST, expired_at=now)
         for photo in stranded
     )
     waiting = Photo.objects.filter(

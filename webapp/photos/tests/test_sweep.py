@@ -4,6 +4,7 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import current_app
@@ -15,13 +16,13 @@ from django.utils import timezone
 
 from webapp.photos import tasks
 from webapp.photos.models import Face, Photo
-from webapp.photos.services import erasure
+from webapp.photos.services import erasure, processing
 from webapp.photos.services.erasure import (
     delete_photo,
     erase_expired_photos,
     remove_orphan_files,
 )
-from webapp.photos.services.processing import sweep_photos
+from webapp.photos.services.processing import claim_photo, sweep_photos
 from webapp.photos.services.queue import (
     INFERENCE_QUEUE,
     count_waiting_messages,
@@ -78,6 +79,26 @@ def test_photo_that_waits_for_a_model_is_woken_once_it_is_due() -> None:
     assert sweep_photos() == 1
 
     assert count_waiting_messages() == 1
+
+
+def test_lease_that_is_renewed_while_the_sweep_runs_stays_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = PhotoFactory()
+    claim_photo(photo_id=photo.pk)
+    Photo.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    give_back = processing.give_back_photo
+
+    def late(**given: Any) -> bool:
+        Photo.objects.update(lease_expires_at=timezone.now() + timedelta(seconds=4))
+        return give_back(**given)
+
+    monkeypatch.setattr(processing, "give_back_photo", late)
+
+    assert sweep_photos() == 0
+
+    photo.refresh_from_db()
+    assert photo.status == "processing"
 
 
 def test_without_a_broker_the_sweep_waits_and_the_photo_stays(
