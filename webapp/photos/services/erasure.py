@@ -106,10 +106,19 @@ def remove_orphan_files() -> int:
             )
         )
         for path in sorted(paths - known):
-            if default_storage.get_modified_time(path) < before:
+            if _modified_at(path) < before:
                 _delete_file(path)
                 removed += 1
     return removed
+
+
+def _modified_at(path: str) -> datetime:
+    """When a file was written; now, where its photo was deleted a moment ago."""
+    try:
+        modified_at: datetime = default_storage.get_modified_time(path)
+    except FileNotFoundError:
+        return timezone.now()
+    return modified_at
 
 
 def _long_ago() -> datetime:

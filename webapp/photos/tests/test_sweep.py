@@ -183,5 +183,23 @@ def test_orphan_file_is_removed_once_it_is_old() -> None:
     assert default_storage.exists(photo.file_name)
 
 
+def test_file_that_goes_while_orphans_are_looked_for_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = default_storage.save("photos/aa/old.jpg", ContentFile(b"x"))
+    os.utime(Path(default_storage.path(old)), (time.time() - 3600,) * 2)
+    listdir = erasure._listdir
+
+    def as_it_was(path: str) -> tuple[list[str], list[str]]:
+        folders, names = listdir(path)
+        return folders, ["deleted-meanwhile.jpg", *names]
+
+    monkeypatch.setattr(erasure, "_listdir", as_it_was)
+
+    assert remove_orphan_files() == 1
+
+    assert not default_storage.exists(old)
+
+
 def test_orphan_sweep_of_an_empty_site_finds_nothing() -> None:
     assert remove_orphan_files() == 0
