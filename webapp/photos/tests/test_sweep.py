@@ -125,6 +125,37 @@ def test_expired_photo_is_erased_with_its_file() -> None:
     assert default_storage.exists(kept.file_name)
 
 
+def test_all_that_a_busy_minute_took_in_is_erased_in_one() -> None:
+    """The site takes in some fifty photos a second."""
+    now = timezone.now()
+    Photo.objects.bulk_create(
+        Photo(
+            visitor_key="v" * 64,
+            file_name=f"photos/aa/{number}.jpg",
+            width_px=1,
+            height_px=1,
+            queued_at=now,
+            expires_at=now - timedelta(seconds=1),
+            upload_sha256="",
+        )
+        for number in range(300)
+    )
+
+    assert erase_expired_photos() == 300
+
+
+def test_what_is_not_erased_in_time_waits_for_the_next_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for _ in range(2):
+        PhotoFactory(expires_at=timezone.now() - timedelta(seconds=1))
+    monkeypatch.setattr(erasure, "_ERASING_SECONDS", -1.0)
+    assert erase_expired_photos() == 0
+    monkeypatch.undo()
+
+    assert erase_expired_photos() == 2
+
+
 def test_deleted_photo_leaves_no_file() -> None:
     photo = PhotoFactory()
 
