@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from webapp.accounts.api_keys import (
     MAX_KEYS,
@@ -34,6 +35,17 @@ def ada() -> User:
 @pytest.fixture
 def max_() -> User:
     return User.objects.create_user("max", password="look-twice-max")
+
+
+def test_key_that_was_used_a_moment_ago_writes_nothing(
+    ada: User, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    """Else each program that merely reads waits for whoever writes."""
+    _, key = create_api_key(person=ada, name="booth")
+    assert find_api_key(key=key)
+
+    with django_assert_num_queries(1):
+        assert find_api_key(key=key)
 
 
 class TestMaking:
