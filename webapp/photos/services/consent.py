@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from webapp.photos.consent import CONSENT_VERSION
@@ -17,14 +18,14 @@ def set_consent(
 ) -> int:
     """Change what is allowed for some photos; None leaves it; how many changed.
 
-    Taking ``keep`` back starts the 24 hours anew. Taking ``train`` back excludes
-    the faces from every later data set.
+    Taking ``keep`` back starts the 24 hours anew, but not those of a photo that was
+    not kept. Taking ``train`` back excludes the faces from every later data set.
     """
     now = timezone.now()
     changes: dict[str, object] = {}
     if keep is not None:
         ends = now + timedelta(seconds=settings.PHOTO_RETENTION_SECONDS)
-        changes["expires_at"] = None if keep else ends
+        changes["expires_at"] = None if keep else Coalesce("expires_at", ends)
     if train is not None:
         changes["training_consent_at"] = now if train else None
     if not changes:

@@ -117,6 +117,21 @@ class TestConsent:
         assert (body["keep"], body["train"]) == (False, False)
         assert body["expires_at"] is not None
 
+    def test_not_to_keep_what_was_not_kept_does_not_start_its_day_anew(
+        self, client: Client
+    ) -> None:
+        photo_id = give(client)["id"]
+        soon = timezone.now() + timedelta(minutes=1)
+        Photo.objects.update(expires_at=soon)
+
+        client.patch(
+            f"/api/v1/photos/{photo_id}",
+            json.dumps({"keep": False, "train": True}),
+            "application/json",
+        )
+
+        assert Photo.objects.get().expires_at == soon
+
     def test_a_kept_photo_outlives_the_sweep(self, client: Client) -> None:
         give(client, keep="true")
 
