@@ -81,6 +81,16 @@ class BatchUploadSerializer(ConsentSerializer):
     )
 
 
+class ListingSerializer(serializers.Serializer[Any]):
+    before = serializers.DateTimeField(
+        required=False,
+        help_text=(
+            "Only photos that are older: for the next of them, the `created_at` of "
+            "the last photo of this answer."
+        ),
+    )
+
+
 class FrameSerializer(serializers.Serializer[Any]):
     frame = serializers.FileField(
         error_messages={
@@ -213,11 +223,15 @@ class PhotosView(VisitorView):
     @extend_schema(
         operation_id="list_photos",
         summary=f"This browser's photos, newest first, {_LISTED} at most",
-        responses={200: PhotoSerializer(many=True)},
+        parameters=[ListingSerializer],
+        responses={200: PhotoSerializer(many=True), 400: _ERROR},
     )
     def get(self, request: Request) -> Response:
-        photos = photos_of(visitor_key=_visitor_key(request))[:_LISTED]
-        results = get_photo_results(photos=photos)
+        wanted = validated(ListingSerializer(data=request.query_params), "invalid")
+        photos = photos_of(visitor_key=_visitor_key(request))
+        if before := wanted.get("before"):
+            photos = photos.filter(created_at__lt=before)
+        results = get_photo_results(photos=photos[:_LISTED])
         return private([shown(PhotoSerializer, result) for result in results])
 
     @extend_schema(

@@ -119,6 +119,20 @@ def test_idempotency_key_of_another_browser_is_no_key_to_its_photo(
     assert post(other, **key).json()["id"] != first["id"]
 
 
+def test_list_goes_on_before_its_last_photo(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.photos.api._LISTED", 2)
+    given = [post(client).json()["id"] for _ in range(3)]
+
+    first = client.get("/api/v1/photos").json()
+    before = {"before": first[-1]["created_at"]}
+    rest = client.get("/api/v1/photos", before).json()
+
+    assert [photo["id"] for photo in first + rest] == given[::-1]
+    assert client.get("/api/v1/photos", {"before": "noon"}).status_code == 400
+
+
 def test_idempotency_key_with_other_choices_is_a_conflict(client: Client) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     post(client, **key)
