@@ -40,7 +40,11 @@ from webapp.photos.serializers import (
     ShareLinkSerializer,
     shown,
 )
-from webapp.photos.services.batches import delete_batch, submit_batch
+from webapp.photos.services.batches import (
+    delete_batch,
+    hash_files,
+    submit_batch,
+)
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo, delete_photos_of
 from webapp.photos.services.intake import (
@@ -330,6 +334,18 @@ class BatchesView(VisitorView):
         operation_id="submit_batch",
         summary="Submit up to 50 photos, or a zip of them",
         request={"multipart/form-data": BatchUploadSerializer},
+        parameters=[
+            OpenApiParameter(
+                "Idempotency-Key",
+                {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_LENGTH},
+                OpenApiParameter.HEADER,
+                description=(
+                    "Send it with each try of the same upload: the same key with the "
+                    "same files in the same order and the same `keep` and `train`, "
+                    "from the same API key or cookie, returns the first batch."
+                ),
+            )
+        ],
         responses={202: PhotoBatchSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
@@ -339,11 +355,14 @@ class BatchesView(VisitorView):
         known = visitor_of(request)
         visitor = known or new_visitor()
         count_uploads(request, known, fields["image"])
+        choices = {name: fields.get(name, False) for name in ("keep", "train")}
+        key = request.headers.get("Idempotency-Key", "")
         batch = submit_batch(
             files=((file.name, file.read()) for file in fields["image"]),
             visitor_key=visitor.key,
-            keep=fields.get("keep", False),
-            train=fields.get("train", False),
+            **choices,
+            idempotency_key=key,
+            upload_sha256=hash_files(fields["image"], **choices) if key else "",
         )
         response = private(
             _batch_data(batch),

@@ -42,10 +42,13 @@ class Batch(TimedModel):
     """Several photos that a visitor gave at once, in the order of their upload.
 
     ``refused`` lists what was no photo: ``[{"position", "name", "reason"}, ...]``.
+    ``idempotency_hash`` is of the key that came with them, of what was sent and of who
+    sent it; null without a key, and until all of it is taken in.
     """
 
     visitor_key = models.CharField(max_length=64, db_index=True)
     refused = models.JSONField(default=list)
+    idempotency_hash = models.CharField(max_length=64, null=True, unique=True)  # noqa: DJ001
 
     class Meta:
         ordering = ["-created_at"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -9,13 +10,18 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from django.core.files.base import File
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 
 from ml.images import MAX_BYTES
 from webapp.core.errors import DomainError
 from webapp.photos.models import Batch, Photo
+from webapp.photos.selectors import photos_in
 from webapp.photos.services.erasure import delete_photo
-from webapp.photos.services.intake import PhotoRefused, submit_photo
+from webapp.photos.services.intake import (
+    PhotoRefused,
+    idempotency_hashes,
+    submit_photo,
+)
 
 MAX_PHOTOS: Final = 50
 MAX_BATCH_BYTES: Final = 100 * 1024 * 1024
@@ -77,13 +83,21 @@ def submit_batch(
     visitor_key: str,
     keep: bool = False,
     train: bool = False,
+    idempotency_key: str = "",
+    upload_sha256: str = "",
 ) -> Batch:
     """Take in up to ``MAX_PHOTOS`` photos; a zip among ``files`` counts as what is
     in it.
 
-    What is no photo is listed in ``refused`` and stops nothing. Raises
-    ``BatchRefused`` where there are too many, or not one photo; then none is kept.
+    What is no photo is listed in ``refused`` and stops nothing. The same non-empty
+    ``idempotency_key`` of the same visitor with the same ``upload_sha256`` returns
+    the batch that is there. Raises ``BatchRefused`` where there are too many, or not
+    one photo; then none is kept.
     """
+    scope = f"{visitor_key}:{upload_sha256}"
+    mark = next(iter(idempotency_hashes([scope], idempotency_key)), None)
+    if known := _known_batch(mark):
+        return known
     batch = Batch.objects.create(visitor_key=visitor_key)
     refused: list[dict[str, object]] = []
     taken: list[Photo] = []
@@ -117,7 +131,11 @@ def submit_batch(
                 f"Not one photo could be read. {reason}", code="no_photo"
             )
         batch.refused = refused
-        if not Batch.objects.filter(pk=batch.pk).update(refused=refused):
+        with transaction.atomic():
+            written = Batch.objects.filter(pk=batch.pk).update(
+                refused=refused, idempotency_hash=mark
+            )
+        if not written:
             raise BatchGone
     except BaseException as error:
         # By their own rows: those of a batch that is gone are in none any more.
@@ -125,9 +143,24 @@ def submit_batch(
             delete_photo(photo=photo)
         batch.delete()
         if isinstance(error, IntegrityError):
+            # Two of the same at the same moment: the other one was done first.
+            if known := _known_batch(mark):
+                return known
             raise BatchGone from error
         raise
     return batch
+
+
+def hash_files(files: Iterable[File[bytes]], *, keep: bool, train: bool) -> str:
+    """Of what was sent: the files, and what was allowed with them. Each file stands
+    at its beginning again."""
+    digest = hashlib.sha256(f"keep={keep},train={train}".encode())
+    for file in files:
+        digest.update(f",{file.size}:".encode())
+        for chunk in file.chunks():
+            digest.update(chunk)
+        file.seek(0)
+    return digest.hexdigest()
 
 
 def is_zip(file: File[bytes]) -> bool:
@@ -155,6 +188,18 @@ def delete_batch(*, batch: Batch) -> None:
     for photo in batch.photos.all():
         delete_photo(photo=photo)
     batch.delete()
+
+
+def _known_batch(mark: str | None) -> Batch | None:
+    """The batch that was taken in under this mark, unless all of it is gone."""
+    if mark is None:
+        return None
+    batch = Batch.objects.filter(idempotency_hash=mark).first()
+    if batch is not None and not photos_in(batch=batch).exists():
+        # The sweep has yet to come by; until then the row would hold the key.
+        delete_batch(batch=batch)
+        return None
+    return batch
 
 
 def _unpacked(

@@ -91,7 +91,7 @@ def submit_photo(
     ``StorageUnavailable``, and then no photo was taken.
     """
     upload_sha256 = _upload_sha256(data, keep=keep, train=train)
-    hashes = _idempotency_hashes(idempotency_scopes, idempotency_key)
+    hashes = idempotency_hashes(idempotency_scopes, idempotency_key)
     known = _known_photo(hashes, visitor_key, upload_sha256)
     if known is not None:
         return known
@@ -168,7 +168,7 @@ def _upload_sha256(data: bytes, *, keep: bool, train: bool) -> str:
     return digest.hexdigest()
 
 
-def _idempotency_hashes(scopes: Sequence[str], key: str) -> list[str]:
+def idempotency_hashes(scopes: Sequence[str], key: str) -> list[str]:
     """One for each scope; none without a key."""
     if not key:
         return []

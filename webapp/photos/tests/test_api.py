@@ -119,6 +119,24 @@ def test_idempotency_key_of_another_browser_is_no_key_to_its_photo(
     assert post(other, **key).json()["id"] != first["id"]
 
 
+def test_idempotency_key_returns_the_first_batch_of_the_same_visitor(
+    client: Client,
+) -> None:
+    def send(client: Client, **fields: Any) -> str:
+        fields = {"image": [photo_file(), photo_file()], **fields}
+        response = client.post("/api/v1/batches", fields, headers=key)
+        assert response.status_code == 202
+        return str(response.json()["id"])
+
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    client.get("/")
+    first = send(client)
+
+    assert send(client) == first
+    others = {send(client, keep="true"), send(client, image=[photo_file()])}
+    assert len({first, send(Client()), *others}) == 4
+
+
 def test_list_goes_on_before_its_last_photo(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

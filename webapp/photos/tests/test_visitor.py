@@ -172,6 +172,51 @@ class TestLostAnswer:
         assert first == again
         assert len({first, other, anew}) == 3
 
+    def test_batch_that_is_sent_again_from_the_same_page_is_the_same(
+        self, client: Client
+    ) -> None:
+        page = client.get("/").context["page"]
+
+        def send(*pictures: Image.Image, **fields: str) -> str:
+            images = [SimpleUploadedFile("a.jpg", encode(one)) for one in pictures]
+            fields = {"page": page, **fields}
+            return client.post("/photos/", {"image": images, **fields})["Location"]
+
+        both = (astronaut(), hopper())
+        first, again = send(*both), send(*both)
+        other, turned = send(*both, keep="1"), send(*reversed(both))
+
+        assert first == again
+        assert len({first, other, turned}) == 3
+        assert Photo.objects.count() == 6
+        client.post(f"{first}delete/")
+        assert send(*both) != first
+
+    def test_batch_that_is_sent_twice_at_once_is_the_one_that_was_done_first(
+        self,
+    ) -> None:
+        sent = {"visitor_key": "v" * 64, "idempotency_key": "k", "upload_sha256": "s"}
+        pictures = [("1.jpg", encode(astronaut())), ("2.jpg", encode(hopper()))]
+        done: list[Batch] = []
+
+        def slowly() -> Iterator[tuple[str, bytes]]:
+            yield pictures[0]
+            done.append(submit_batch(files=pictures, **sent))
+            yield pictures[1]
+
+        assert submit_batch(files=slowly(), **sent) == done[0]
+
+        assert Batch.objects.get().photos.count() == Photo.objects.count() == 2
+
+    def test_batch_of_which_nothing_is_left_is_taken_in_anew(self) -> None:
+        sent = {"visitor_key": "v" * 64, "idempotency_key": "k"}
+        first = submit_batch(files=[("1.jpg", encode(astronaut()))], **sent)
+        delete_photo(photo=Photo.objects.get())
+
+        assert submit_batch(files=[("1.jpg", encode(astronaut()))], **sent) != first
+
+        assert Batch.objects.get().photos.count() == 1
+
 
 class TestBatch:
     def test_files_and_a_zip_become_one_batch_in_order(self, client: Client) -> None:

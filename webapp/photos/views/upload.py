@@ -21,6 +21,7 @@ from webapp.photos.models import Photo
 from webapp.photos.services.batches import (
     MAX_BATCH_BYTES,
     MAX_PHOTOS,
+    hash_files,
     is_zip,
     submit_batch,
 )
@@ -57,11 +58,8 @@ def upload(request: HttpRequest) -> HttpResponseBase:
         return _render_home(request, form.error_sentence, 400)
     files = form.cleaned_data["image"]
     visitor = visitor_of(request) or new_visitor()
-    allowed = {
-        "visitor_key": visitor.key,
-        "keep": form.cleaned_data["keep"],
-        "train": form.cleaned_data["train"],
-    }
+    choices = {name: form.cleaned_data[name] for name in ("keep", "train")}
+    allowed = {"visitor_key": visitor.key, **choices}
     try:
         count_uploads(request, visitor_of(request), files)
         if len(files) == 1 and not is_zip(files[0]):
@@ -75,7 +73,10 @@ def upload(request: HttpRequest) -> HttpResponseBase:
             response = see_other("photos:result", photo_id=photo.pk)
         else:
             batch = submit_batch(
-                files=((file.name, file.read()) for file in files), **allowed
+                files=((file.name, file.read()) for file in files),
+                **allowed,
+                idempotency_key=form.cleaned_data["page"],
+                upload_sha256=hash_files(files, **choices),
             )
             response = see_other("photos:batch", batch_id=batch.pk)
     except DomainError as error:
