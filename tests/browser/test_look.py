@@ -76,6 +76,30 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
     assert page.evaluate(PAGE_WIDTH) <= width_px
 
 
+@pytest.mark.parametrize(("width_px", "letters_px"), [(320, 20), (390, 32)])
+def test_large_letters_do_not_scroll_sideways(
+    open_page: OpenPage, width_px: int, letters_px: int
+) -> None:
+    """Of a browser that shows letters alone larger."""
+    page = open_page("/", viewport={"width": width_px, "height": 844})
+
+    def assert_fits() -> None:
+        page.evaluate(
+            "(size) => { document.documentElement.style.fontSize = size; }",
+            f"{letters_px}px",
+        )
+        assert page.evaluate(PAGE_WIDTH) <= width_px, page.url
+
+    choose(page, two_faces())
+    until_read(page)
+    for closed in page.locator("summary").all():
+        closed.click()
+    assert_fits()
+    for path in PLAIN_PAGES:
+        page.goto(path)
+        assert_fits()
+
+
 @pytest.mark.timed
 def test_the_first_view_is_light_and_quick(
     open_page: OpenPage, capsys: pytest.CaptureFixture[str]
