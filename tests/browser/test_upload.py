@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,21 @@ class TestRefusals:
         page.set_input_files("#image", path)
 
         expect(page.get_by_role("alert")).to_have_text(refusal_of(path.read_bytes()))
+
+    def test_files_that_are_too_large_together_are_not_even_sent(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
+        page = open_page("/")
+        page.route("**/photos/", lambda route: pytest.fail("they were sent"))
+        paths = [tmp_path / f"{number}.jpg" for number in range(11)]
+        for path in paths:
+            path.touch()
+            os.truncate(path, MAX_BYTES)
+
+        page.set_input_files("#image", paths)
+
+        words = "The upload is larger than 100 MB. Please send less."
+        expect(page.get_by_role("alert")).to_have_text(words)
 
     def test_without_scripts_the_page_comes_back_with_the_sentence(
         self, open_page: OpenPage

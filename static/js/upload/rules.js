@@ -15,12 +15,15 @@ const ZIP = /\.zip$/i;
  * Why these files would be refused, or "" where they may be sent. Of several, each is
  * judged by the server, and those that are no photo are listed with the results.
  * @param {File[]} files at least one
- * @param {{maxBytes: number, maxPhotos: number, empty: string, large: string,
- *   many: string, type: string}} limits
+ * @param {{maxBytes: number, maxPhotos: number, maxTotal: number, empty: string,
+ *   large: string, many: string, much: string, type: string}} limits
  */
 export function refusalOf(files, limits) {
   if (files.length > limits.maxPhotos) {
     return limits.many;
+  }
+  if (files.reduce((sum, file) => sum + file.size, 0) > limits.maxTotal) {
+    return limits.much;
   }
   const [file] = files;
   if (files.length > 1 || ZIP.test(file.name)) {
@@ -44,9 +47,11 @@ export function limitsOf(form) {
   return {
     maxBytes: Number(form.dataset.maxBytes),
     maxPhotos: Number(form.dataset.maxPhotos),
+    maxTotal: Number(form.dataset.maxTotal),
     empty: form.dataset.refuseEmpty,
     large: form.dataset.refuseLarge,
     many: form.dataset.refuseMany,
+    much: form.dataset.refuseMuch,
     type: form.dataset.refuseType,
   };
 }

@@ -33,7 +33,12 @@ from webapp.core.errors import NotFound
 from webapp.photos import tasks
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo, Prediction, ShareLink
-from webapp.photos.services.batches import MAX_PHOTOS, BatchGone, submit_batch
+from webapp.photos.services.batches import (
+    MAX_BATCH_BYTES,
+    MAX_PHOTOS,
+    BatchGone,
+    submit_batch,
+)
 from webapp.photos.services.erasure import (
     delete_photo,
     delete_photos_of,
@@ -601,6 +606,17 @@ class TestMine:
 
         page = client.get("/photos/mine/").content.decode()
         assert page.count(" gone, with everything") == 1
+
+
+def test_page_says_of_too_much_at_once_what_the_site_says(client: Client) -> None:
+    answer = client.post("/photos/", CONTENT_LENGTH=str(MAX_BATCH_BYTES * 2))
+    words = re.search(r"<h1 data-refusal>(.*)</h1>", answer.content.decode())
+
+    assert answer.status_code == 413
+    assert words is not None
+    page = client.get("/").content.decode()
+    assert f'data-refuse-much="{words[1]}"' in page
+    assert f'data-max-total="{MAX_BATCH_BYTES}"' in page
 
 
 class TestTwoTabs:

@@ -40,6 +40,7 @@ _LIMITS: Final = {
     "megapixels": MAX_PIXELS // 1_000_000,
     "formats": FORMAT_WORDS,
     "photos": MAX_PHOTOS,
+    "batch_bytes": MAX_BATCH_BYTES,
     "batch_megabytes": MAX_BATCH_BYTES // 1024**2,
 }
 
