@@ -2,7 +2,7 @@
 // Without this file the form still works: choose, then press the button.
 
 import { limitsOf, refusalOf, sizeWords } from "./upload/rules.js";
-import { NotNow, send } from "./upload/transfer.js";
+import { NotNow, send, SILENT_WORDS } from "./upload/transfer.js";
 
 const form = document.querySelector("#upload");
 const find = (name) => form.querySelector(`[data-${name}]`);
@@ -109,6 +109,7 @@ function take(files) {
 }
 
 async function submit(files) {
+  sending?.abort();
   const controller = new AbortController();
   sending = controller;
   setState("sending");
@@ -119,6 +120,10 @@ async function submit(files) {
     const address = await send(form, {
       signal: controller.signal,
       onProgress: (percent) => showProgress(files, percent),
+      onSilence: () => {
+        showRefusal(SILENT_WORDS);
+        parts.again.hidden = false;
+      },
     });
     say("Sent. Opening the result.");
     location.assign(address);
@@ -219,7 +224,7 @@ function takeFrom(carrier, otherwise) {
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
     // Another visit: what is sent now is not what was sent before.
-    form.elements.page.value = "";
+    form.elements.page.value = crypto.getRandomValues(new Uint32Array(4)).join("-");
     reset();
   }
 });

@@ -322,6 +322,40 @@ class TestOnTheWay:
         expect(page.locator("[data-preview-image]")).to_be_hidden()
         expect(page.locator("[data-preview-name]")).to_have_text("phone.HEIC")
 
+    @pytest.mark.parametrize(
+        ("path", "again"), [("/", "Try again"), ("/camera/", "Use this photo")]
+    )
+    def test_a_site_that_does_not_answer_is_told_of_and_asked_again(
+        self, open_page: OpenPage, stack: Stack, path: str, again: str
+    ) -> None:
+        page = open_page(path)
+        page.clock.install()
+        page.reload()
+        photo = {**PHOTO, "name": "eileen.jpg", "buffer": encode(astronaut())}
+        web = stack.service("web")
+        processes = [web, *web.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            page.set_input_files("[name=image]", photo)
+            if path == "/camera/":
+                page.get_by_role("button", name=again).click()
+            page.wait_for_function(
+                "() => document.querySelector('progress').value === 100"
+            )
+            page.clock.fast_forward(20_000)
+            expect(page.get_by_role("alert")).to_be_hidden()
+            page.clock.fast_forward(20_000)
+            expect(page.get_by_role("alert")).to_contain_text("has not answered yet")
+            page.get_by_role("button", name=again).click()
+            expect(page.get_by_role("alert")).to_be_hidden()
+        finally:
+            for process in processes:
+                process.resume()
+        page.wait_for_url(RESULT)
+
+        assert len(page.request.get("/api/v1/photos").json()) == 1
+
     def test_a_site_that_is_away_keeps_the_photo_for_another_try(
         self, open_page: OpenPage
     ) -> None:

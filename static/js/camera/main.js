@@ -3,7 +3,7 @@
 // page is hidden or left, and on Stop. Without this file the form takes a photo with
 // the device's own camera.
 
-import { send } from "../upload/transfer.js";
+import { send, SILENT_WORDS } from "../upload/transfer.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
 import { grabFrame } from "./frames.js";
 import { LiveLoop } from "./live.js";
@@ -314,7 +314,13 @@ function forgetShot() {
   input.value = "";
 }
 
+/** What stops the photo that is under way, if one is. */
+let sending = null;
+
 async function sendShot() {
+  sending?.abort();
+  const controller = new AbortController();
+  sending = controller;
   phase = "sending";
   parts.progress.value = 0;
   showProblem("", "");
@@ -322,13 +328,20 @@ async function sendShot() {
   say("Sending the photo.");
   try {
     const address = await send(form, {
-      signal: new AbortController().signal,
+      signal: controller.signal,
       onProgress: (percent) => {
         parts.progress.value = percent;
+      },
+      onSilence: () => {
+        showProblem("No answer yet.", SILENT_WORDS);
+        parts.use.disabled = false;
       },
     });
     location.assign(address);
   } catch (error) {
+    if (controller.signal.aborted) {
+      return;
+    }
     phase = "shot";
     render();
     showProblem("The photo was not taken in.", error.message);
@@ -513,7 +526,7 @@ addEventListener("pagehide", leave);
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
     // Another visit: what is sent now is not what was sent before.
-    form.elements.page.value = "";
+    form.elements.page.value = crypto.getRandomValues(new Uint32Array(4)).join("-");
     forgetShot();
     turnOff();
   }

@@ -7,16 +7,29 @@ export class Refused extends Error {}
 /** The site did not answer, or not now: the same may be sent again. */
 export class NotNow extends Error {}
 
+/** So long after all is sent an answer is due: a batch takes its time. */
+const SILENT_AFTER_MS = 30_000;
+
+export const SILENT_WORDS =
+  "All is sent, but the site has not answered yet. Please wait, or send it again: " +
+  "nothing is lost, and what comes twice is kept once.";
+
 /**
  * Send the form's fields; resolves with the address of the page that it leads to.
  * Rejects with Refused, NotNow, or the signal's AbortError.
  * @param {HTMLFormElement} form
- * @param {{signal: AbortSignal, onProgress: (percent: number) => void}} options
+ * @param {{signal: AbortSignal, onProgress: (percent: number) => void,
+ *   onSilence: () => void}} options the last for when no answer comes; one still may
  * @returns {Promise<string>}
  */
-export function send(form, { signal, onProgress }) {
+export function send(form, { signal, onProgress, onSilence }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
+    let silence = null;
+    request.upload.addEventListener("load", () => {
+      silence = setTimeout(onSilence, SILENT_AFTER_MS);
+    });
+    request.addEventListener("loadend", () => clearTimeout(silence));
     request.open("POST", form.action);
     request.responseType = "document";
     request.upload.addEventListener("progress", (event) => {
