@@ -36,6 +36,16 @@ class DurableFileSystemStorage(FileSystemStorage):
         except OSError as error:
             raise StorageAway(f"{self.base_location} takes no file: {error}") from error
 
+    def _open(self, name: str, mode: str = "rb") -> File[bytes]:
+        try:
+            file: File[bytes] = super()._open(name, mode)  # type: ignore[misc]
+        except (FileNotFoundError, IsADirectoryError):
+            raise
+        except OSError as error:
+            # Too many open files, a network disk that hangs: it is there, but not now.
+            raise StorageAway(f"{name} cannot be opened: {error}") from error
+        return file
+
     def _save(self, name: str, content: File[bytes]) -> str:
         content.seek(0)
         path = self.path(name)

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import connection
+from django.test import Client
 from django.utils import timezone
 
 from tests.models import write_tiny_model
 from tests.pictures import encode, landscape
 from webapp.photos import tasks
+from webapp.photos.access import photo_secret
 from webapp.photos.models import (
     MAX_ATTEMPTS,
     Face,
@@ -178,6 +181,24 @@ def test_photo_whose_file_is_gone_fails_after_three_attempts(
     photo.refresh_from_db()
     assert photo.status == PhotoStatus.FAILED
     assert photo.failure_reason == FailureReason.UNREADABLE
+
+
+def test_photo_whose_file_cannot_be_opened_for_now_waits(
+    champion: ModelVersion, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = PhotoFactory()
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(FileSystemStorage, "_open", busy)
+    for _ in range(MAX_ATTEMPTS):
+        tasks.process_photo(str(photo.pk))
+    picture = client.get(f"/photos/{photo.pk}/image?secret={photo_secret(photo.pk)}")
+
+    assert picture.status_code == 503
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
 
 
 def test_without_any_model_the_photo_waits_and_is_read_once_there_is_one(
