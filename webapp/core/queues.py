@@ -8,6 +8,7 @@ import uuid
 
 from celery import current_app
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def count_waiting_messages(queue: str) -> int | None:
             # Declares it where the broker was emptied: the count is 0 then.
             declared = channel.queue_declare(queue, durable=True)
             return int(declared.message_count)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, OSError, RedisError) as error:
+        # The last of them as it is, where it goes once the connection stands.
         logger.warning("broker away: %s", error)
         return None

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from celery import current_app, shared_task
 from celery.signals import worker_process_init, worker_ready
-from django.db import Error as DatabaseError
 from django.db import connection
 
 from ml.runtime import ProviderUnavailable
@@ -63,7 +62,7 @@ def _sweep_on() -> None:
         time.sleep(_SWEEP_EVERY_SECONDS)
         try:
             processing.sweep_photos()
-        except DatabaseError as error:
+        except Exception as error:  # noqa: BLE001  The thread is started once.
             logger.warning("not swept: %s", error)
             connection.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import current_app
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
@@ -112,6 +113,37 @@ def test_without_a_broker_the_sweep_waits_and_the_photo_stays(
 
     photo.refresh_from_db()
     assert photo.status == "queued"
+
+
+def test_broker_that_goes_once_it_has_answered_is_away_and_no_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = aged_photo(60)
+
+    def closed(*_: Any) -> int:
+        raise redis.exceptions.ConnectionError("Connection closed by server.")
+
+    monkeypatch.setattr("kombu.transport.redis.Channel._size", closed)
+
+    assert sweep_photos() == 0
+
+    photo.refresh_from_db()
+    assert photo.status == "queued"
+
+
+def test_worker_goes_on_sweeping_whatever_happened_to_one_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweeps = iter([OSError("the broker is away"), RuntimeError(), SystemExit()])
+
+    def fail() -> None:
+        raise next(sweeps)
+
+    monkeypatch.setattr(processing, "sweep_photos", fail)
+    monkeypatch.setattr(tasks, "_SWEEP_EVERY_SECONDS", 0.0)
+
+    with pytest.raises(SystemExit):
+        tasks._sweep_on()
 
 
 def test_expired_photo_is_erased_with_its_file() -> None:
