@@ -322,6 +322,25 @@ class TestOnTheWay:
         expect(page.locator("[data-preview-image]")).to_be_hidden()
         expect(page.locator("[data-preview-name]")).to_have_text("phone.HEIC")
 
+    def test_a_file_that_was_changed_since_is_to_be_chosen_again(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
+        page = open_page("/")
+        page.route("**/photos/", lambda route: route.abort())
+        path = tmp_path / "eileen.jpg"
+        path.write_bytes(encode(astronaut()))
+        page.set_input_files("#image", path)
+        expect(page.get_by_role("alert")).to_contain_text("could not be reached")
+        page.unroute("**/photos/")
+
+        path.write_bytes(encode(astronaut(), quality=50))
+        os.utime(path, (0, 0))
+        page.get_by_role("button", name="Try again").click()
+
+        expect(page.get_by_role("alert")).to_contain_text("choose it again")
+        page.set_input_files("#image", path)
+        until_read(page)
+
     @pytest.mark.parametrize(
         ("path", "again"), [("/", "Try again"), ("/camera/", "Use this photo")]
     )

@@ -46,9 +46,11 @@ export function send(form, { signal, onProgress, onSilence }) {
         reject(new (isPassing ? NotNow : Refused)(sentenceOf(request)));
       }
     });
-    request.addEventListener("error", () => {
+    request.addEventListener("error", async () => {
       reject(
-        new NotNow("The site could not be reached. Please try again in a moment."),
+        (await isReadable(form))
+          ? new NotNow("The site could not be reached. Please try again in a moment.")
+          : new Refused("That cannot be read any more. Please choose it again."),
       );
     });
     request.addEventListener("abort", () => {
@@ -58,6 +60,17 @@ export function send(form, { signal, onProgress, onSilence }) {
     signal.addEventListener("abort", () => request.abort());
     request.send(new FormData(form));
   });
+}
+
+/** Not what was changed, moved or unplugged since it was chosen, nor a folder. */
+async function isReadable(form) {
+  const files = [...new FormData(form).values()].filter((it) => it instanceof File);
+  try {
+    await Promise.all(files.map((file) => file.slice(0, 1).arrayBuffer()));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function sentenceOf(request) {
