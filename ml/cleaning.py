@@ -1,10 +1,8 @@
 """A messy folder of faces -> what is wrong with it, and a manifest without it.
 
 Finds files that are no usable picture, pictures that are flat or show no face,
-duplicates, and labels that are probably wrong: by people's votes where there are
-any, else by what a model expects of faces that it was not fitted on (Northcutt et
-al., "Confident Learning", 2021; the package cleanlab). The user's files are read
-and never written.
+duplicates, and labels that are probably wrong (``ml.suspicion``). The user's files
+are read and never written.
 """
 
 from __future__ import annotations
@@ -12,19 +10,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ml.consensus import NO_LABEL, VOTE_COLUMNS, strict_majority
+from ml.consensus import VOTE_COLUMNS
 from ml.data import (
     CLEANED_COLUMNS,
     SPLITS,
@@ -35,11 +31,10 @@ from ml.data import (
     Progress,
     Split,
     files_of_split,
-    read_annotations,
 )
 from ml.detection import FaceDetector
 from ml.duplicates import Groups, near_duplicates, thumbnails
-from ml.evaluate import read_set
+from ml.findings import Finding, Kind
 from ml.images import (
     FORMATS,
     ImageRefused,
@@ -48,30 +43,30 @@ from ml.images import (
     read_file,
     read_header,
 )
-from ml.inference import EmotionClassifier, softmax
+from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
 from ml.preprocessing import crop_faces, whole_picture
 from ml.quality import contrasts
+from ml.suspicion import (
+    Judge,
+    enough_for_folds,
+    expected_answers,
+    judge_by_votes,
+    judge_labels,
+    votes_of,
+)
 
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
-Judge = Literal["model", "folds"]
-"""``model`` asks the classifier itself: good where it never saw these faces.
-``folds`` fits heads on its features, each face judged by heads that never saw it."""
-
 FLAT_STD: Final = 5.0
 """Grey levels; 14 pictures of a well-known set of 35,887 lie under it."""
 
-FOLDS: Final = 5
 _NAMED: Final = 5
 """Of so many others that are the same a finding tells, leaks first: a folder of
 copies has millions of pairs."""
-_MIN_FACES_FOR_FOLDS: Final = 40
-_MIN_EMOTION_SHARE: Final = 0.3
-"""A face on which fewer votes fell on the four emotions does not train."""
 
 _SUFFIXES: Final = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jfi"), ("JPEG", "MPO")),
@@ -81,57 +76,6 @@ _SUFFIXES: Final = {
     ".heic": ("HEIF",),
     ".heif": ("HEIF",),
 }
-
-
-class Kind(StrEnum):
-    """What can be wrong with a file; the value is the word in ``report.json``."""
-
-    UNREADABLE = "unreadable"
-    WRONG_FORMAT = "wrong_format"
-    FLAT = "flat"
-    NO_FACE = "no_face"
-    EXACT_DUPLICATE = "exact_duplicate"
-    NEAR_DUPLICATE = "near_duplicate"
-    CONTRADICTING_DUPLICATE = "contradicting_duplicate"
-    SUSPECT_LABEL = "suspect_label"
-    VOTES_DISAGREE = "votes_disagree"
-
-
-EXPLANATIONS: Final[dict[Kind, str]] = {
-    Kind.UNREADABLE: "Damaged, empty or too large to be opened. Left out.",
-    Kind.WRONG_FORMAT: (
-        "Not what the name's ending says, or of a kind that is not read. Left out "
-        "where it is no picture that can be read."
-    ),
-    Kind.FLAT: "Hardly any contrast: nothing can be seen. Left out.",
-    Kind.NO_FACE: "No face was found. Left out where people said so, too.",
-    Kind.EXACT_DUPLICATE: "The same pixels as another file. One of them is kept.",
-    Kind.NEAR_DUPLICATE: (
-        "Nearly the same as another file. One is kept; test before validation "
-        "before train."
-    ),
-    Kind.CONTRADICTING_DUPLICATE: (
-        "The same face under two labels. Within a split the one that is kept has "
-        "both, by halves; across splits it keeps its own."
-    ),
-    Kind.SUSPECT_LABEL: (
-        "A model that was not fitted on this face expects another label. The model's "
-        "probabilities take the label's place."
-    ),
-    Kind.VOTES_DISAGREE: (
-        "Most people see another emotion. The shares of their votes take the label's "
-        "place."
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with one file; ``detail`` says it to a person."""
-
-    file: str
-    finding: Kind
-    detail: str
 
 
 @dataclass(slots=True)
@@ -187,11 +131,11 @@ def clean(
     labels = np.array(scan.labels, np.int64)
     crops = np.stack(scan.crops)
     scan.crops.clear()
-    votes = _votes(layout, scan.files) if use_votes else None
+    votes = votes_of(layout, scan.files) if use_votes else None
     groups = _duplicates(scan, crops, labels, progress)
-    if not _enough_for_folds(labels, np.array(groups)):
+    if not enough_for_folds(labels, np.array(groups)):
         judge = "model"
-    probabilities = _expected(
+    probabilities = expected_answers(
         classifier, crops, labels, np.array(groups), judge, progress
     )
     suspicion = 1 - probabilities[np.arange(len(labels)), labels]
@@ -199,9 +143,10 @@ def clean(
     weights = np.ones(len(labels))
     reasons: dict[int, list[str]] = defaultdict(list)
     if votes is None:
-        _judge_labels(scan, labels, probabilities, shares, reasons)
+        found = judge_labels(scan.files, labels, probabilities, shares, reasons)
     else:
-        _judge_by_votes(scan, labels, votes, shares, weights, reasons)
+        found = judge_by_votes(scan.files, labels, votes, shares, weights, reasons)
+    scan.findings.extend(found)
     _drop(scan, crops, votes, weights, reasons)
     _merge_duplicates(scan, labels, groups, shares, weights, reasons)
     rows = scan.left_out + [
@@ -230,59 +175,6 @@ def clean(
         suspicion,
         judge,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SuspicionMeasure:
-    """How well suspicion finds what the votes call wrong, on the faces of one split
-    that have a majority. Shares in [0, 1]; NaN where there is nothing to divide by.
-    """
-
-    faces: int
-    wrong: int
-    auroc: float
-    precision_of_first_500: float
-    suspects: int
-    precision: float
-    recall: float
-
-
-def measure_suspicion(
-    result: CleaningResult, layout: Layout
-) -> dict[Split, SuspicionMeasure]:
-    """Judge a cleaning that did not look at the votes by them. Raises ``DataError``."""
-    from sklearn.metrics import roc_auc_score
-
-    votes = _votes(layout, result.faces.files)
-    if votes is None:
-        return {}
-    majority = strict_majority(votes)
-    named = {f.file for f in result.findings if f.finding is Kind.SUSPECT_LABEL}
-    suspect = np.array([file in named for file in result.faces.files])
-    splits = np.array(result.splits)
-    measures: dict[Split, SuspicionMeasure] = {}
-    for split in SPLITS:
-        here = (splits == split) & (majority != NO_LABEL)
-        wrong = majority[here] != result.faces.folder_labels[here]
-        suspicion, called = result.suspicion[here], suspect[here]
-        first = np.argsort(-suspicion, kind="stable")[:500]
-        both = wrong.any() and not wrong.all()
-        measures[split] = SuspicionMeasure(
-            faces=int(here.sum()),
-            wrong=int(wrong.sum()),
-            auroc=float(roc_auc_score(wrong, suspicion)) if both else math.nan,
-            precision_of_first_500=float(wrong[first].mean())
-            if len(first)
-            else math.nan,
-            suspects=int(called.sum()),
-            precision=_mean(wrong[called]),
-            recall=_mean(called[wrong]),
-        )
-    return measures
-
-
-def _mean(values: npt.NDArray[np.bool_]) -> float:
-    return float(values.mean()) if len(values) else math.nan
 
 
 def cleaned_csv(rows: Sequence[CleanedRow]) -> bytes:
@@ -385,17 +277,6 @@ def _digest(photo: Image.Image) -> str:
     return hashlib.sha256(pixels).hexdigest()
 
 
-def _votes(layout: Layout, files: Sequence[str]) -> IntArray | None:
-    """(N, 10), zeros where nobody voted; None without annotations of any file."""
-    if layout.annotations is None:
-        return None
-    by_file = read_annotations(layout.annotations)
-    if not any(file in by_file for file in files):
-        return None
-    nobody = (0,) * len(VOTE_COLUMNS)
-    return np.array([by_file.get(file, nobody) for file in files], np.int64)
-
-
 def _duplicates(
     scan: _Scan, crops: UInt8Array, labels: IntArray, progress: Progress | None
 ) -> list[int]:
@@ -441,109 +322,6 @@ def _resemblance(
     if kind is Kind.EXACT_DUPLICATE:
         return f"{other}: same pixels{across}"
     return f"{other}: differs by {difference:.2f} grey levels{across}"
-
-
-def _enough_for_folds(labels: IntArray, groups: IntArray) -> bool:
-    apart = [len(np.unique(groups[labels == i])) for i in range(len(EMOTIONS))]
-    return len(labels) >= _MIN_FACES_FOR_FOLDS and min(apart) >= FOLDS
-
-
-def _expected(
-    classifier: EmotionClassifier,
-    crops: UInt8Array,
-    labels: IntArray,
-    groups: IntArray,
-    judge: Judge,
-    progress: Progress | None,
-) -> Float64Array:
-    """(N, 4) probabilities by something that was not fitted on the face itself."""
-    if judge == "model":
-        advance = progress("Reading faces", len(crops)) if progress else None
-        logits = read_set(classifier, crops, advance)
-        return softmax(logits, classifier.manifest.calibration.temperature)
-    return _out_of_fold(classifier.features(crops), labels, groups, progress)
-
-
-def _out_of_fold(
-    features: npt.NDArray[np.floating],
-    labels: IntArray,
-    groups: IntArray,
-    progress: Progress | None,
-) -> Float64Array:
-    """Heads on features, near-duplicates kept in one fold."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    advance = progress("Fitting heads", FOLDS) if progress else None
-    probabilities = np.full((len(labels), len(EMOTIONS)), 1 / len(EMOTIONS))
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for fitted, judged in folds.split(features, labels, groups):
-        head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-        head.fit(features[fitted], labels[fitted])
-        columns = head.classes_.astype(int)
-        probabilities[judged] = 0
-        probabilities[np.ix_(judged, columns)] = head.predict_proba(features[judged])
-        if advance:
-            advance()
-    return probabilities
-
-
-def _judge_labels(
-    scan: _Scan,
-    labels: IntArray,
-    probabilities: Float64Array,
-    shares: Float64Array,
-    reasons: dict[int, list[str]],
-) -> None:
-    """Without votes: confident learning decides which labels are suspect."""
-    from cleanlab.filter import find_label_issues
-
-    if len(np.unique(labels)) < len(EMOTIONS):
-        return
-    suspects = find_label_issues(
-        labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1
-    )
-    for i in np.flatnonzero(suspects).tolist():
-        expected = int(probabilities[i].argmax())
-        if expected == labels[i]:
-            continue
-        shares[i] = probabilities[i]
-        reasons[i].append(Kind.SUSPECT_LABEL.value)
-        detail = (
-            f"filed under {EMOTIONS[labels[i]]} ({probabilities[i, labels[i]]:.2f}), "
-            f"expected {EMOTIONS[expected]} ({probabilities[i, expected]:.2f})"
-        )
-        scan.findings.append(Finding(scan.files[i], Kind.SUSPECT_LABEL, detail))
-
-
-def _judge_by_votes(
-    scan: _Scan,
-    labels: IntArray,
-    votes: IntArray,
-    shares: Float64Array,
-    weights: Float64Array,
-    reasons: dict[int, list[str]],
-) -> None:
-    majority = strict_majority(votes)
-    emotions = votes[:, : len(EMOTIONS)]
-    total = votes.sum(axis=1)
-    for i in np.flatnonzero(total > 0).tolist():
-        share = emotions[i].sum() / total[i]
-        if share < _MIN_EMOTION_SHARE:
-            weights[i] = 0.0
-            reasons[i].append("votes elsewhere")
-            continue
-        shares[i] = emotions[i] / emotions[i].sum()
-        weights[i] = share
-        if majority[i] not in (NO_LABEL, labels[i]):
-            reasons[i].append(Kind.VOTES_DISAGREE.value)
-            detail = (
-                f"filed under {EMOTIONS[labels[i]]}, {emotions[i].max()} of {total[i]} "
-                f"see {EMOTIONS[majority[i]]}"
-            )
-            scan.findings.append(Finding(scan.files[i], Kind.VOTES_DISAGREE, detail))
 
 
 def _drop(

@@ -68,8 +68,8 @@ def clean(
 ) -> None:
     """Find what is wrong with a folder of faces; write report and cleaned manifest."""
     from ml.cleaning import clean as clean_folder
-    from ml.cleaning import measure_suspicion
     from ml.cleaning_report import write_cleaning
+    from ml.suspicion import measure_suspicion
 
     layout = find_layout(data)
     check_place(out, layout)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.cleaning import CleaningResult, clean
+from ml.data import find_layout
+from ml.findings import Kind
+from ml.inference import EmotionClassifier
+from ml.labels import Emotion
+from ml.suspicion import measure_suspicion
+from ml.tests.faces import ballots_for, draw_face, write_annotations, write_dataset
+
+
+@pytest.fixture(scope="module")
+def classifier() -> EmotionClassifier:
+    return EmotionClassifier.load()
+
+
+def _files(result: CleaningResult, kind: Kind) -> set[str]:
+    return {finding.file for finding in result.findings if finding.finding is kind}
+
+
+def test_votes_decide_where_there_are_any(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    write_dataset(tmp_path)
+    neutral, nothing = Emotion.NEUTRAL.position, 9
+    write_annotations(
+        tmp_path,
+        {
+            "train/sad/000.png": ballots_for(neutral, 8),
+            "train/sad/001.png": ballots_for(Emotion.SAD.position, 9),
+            "train/sad/002.png": ballots_for(nothing, 9),
+        },
+    )
+    result = clean(find_layout(tmp_path), classifier, None)
+    assert _files(result, Kind.VOTES_DISAGREE) == {"train/sad/000.png"}
+    rows = {row.file: row for row in result.rows}
+    assert rows["train/sad/000.png"].shares[neutral] == 1
+    assert rows["train/sad/000.png"].weight == pytest.approx(0.8)
+    assert rows["train/sad/002.png"].weight == 0
+    blind = clean(find_layout(tmp_path), classifier, None, use_votes=False)
+    assert not _files(blind, Kind.VOTES_DISAGREE)
+
+
+def test_wrong_labels_are_found_without_votes(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, {"train": 30, "validation": 5, "test": 5})
+    generator = np.random.default_rng(7)
+    planted = set()
+    for number in range(6):
+        name = f"planted{number}.png"
+        draw_face(Emotion.HAPPY, generator).save(root / "train" / "surprise" / name)
+        planted.add(f"train/surprise/{name}")
+    result = clean(find_layout(root), classifier, None, judge="folds")
+    found = _files(result, Kind.SUSPECT_LABEL)
+    assert len(planted & found) >= 2
+    layout = find_layout(root)
+    assert measure_suspicion(result, layout) == {}
+    write_annotations(
+        root,
+        {
+            file: ballots_for(
+                Emotion.HAPPY.position
+                if file in planted
+                else int(result.faces.folder_labels[i])
+            )
+            for i, file in enumerate(result.faces.files)
+        },
+    )
+    measured = measure_suspicion(result, find_layout(root))
+    assert (measured["train"].faces, measured["train"].wrong) == (126, 6)
+    assert measured["train"].auroc > 0.9
+    assert math.isnan(measured["test"].auroc)
+    order = np.argsort(-result.suspicion)
+    first = {result.faces.files[i] for i in order[:12]}
+    assert len(planted & first) >= 4
+
+
+def test_copies_of_few_faces_are_judged_by_the_model(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, 1)
+    for picture in list((root / "train").rglob("*.png")):
+        for copy in range(12):
+            picture.with_name(f"copy{copy}.png").write_bytes(picture.read_bytes())
+
+    result = clean(find_layout(root), classifier, None, judge="folds")
+
+    assert len(result.rows) == 60
+    assert (result.suspicion >= 0).all()
+    assert result.judge == "model"
