@@ -236,7 +236,7 @@ class FiguresSerializer(serializers.Serializer[selectors.QueueFigures]):
     agreement = serializers.FloatField(allow_null=True)
     kappa = serializers.FloatField(allow_null=True, help_text="Fleiss' kappa.")
     new_labels = serializers.IntegerField(
-        help_text="Labels that may train, since the last training."
+        help_text="Labels that no run has had a chance to learn from."
     )
 
 

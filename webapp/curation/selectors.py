@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -37,7 +37,6 @@ from webapp.curation.services.claims import CHANGE_WINDOW
 from webapp.curation.services.priority import served_probabilities
 from webapp.curation.services.quality import GoldScore, gold_scores
 from webapp.photos.models import Face
-from webapp.registry.models import ModelVersion
 
 DAYS_SHOWN: Final = 30
 _KAPPA_FACES: Final = 5000
@@ -110,23 +109,28 @@ def training_labels() -> Iterator[TrainingLabel]:
         )
 
 
-def count_new_labels(*, since: datetime | None) -> int:
-    """Labels that may train and were decided after a moment."""
+def never() -> datetime | None:
+    """Where nothing is trained every label is new."""
+    return None
+
+
+last_run_at: Callable[[], datetime | None] = never
+"""When a training last had a chance to learn from the labels. Training lies above this
+room and puts its own in place as the site starts."""
+
+
+def count_new_labels() -> int:
+    """Labels that may train and that no run has had a chance to learn from."""
     labels = Consensus.objects.filter(
         state=ConsensusState.DECIDED,
         verdict__in=[emotion.value for emotion in EMOTIONS],
         face__photo__training_consent_at__isnull=False,
         face__gold__isnull=True,
     )
+    since = last_run_at()
     if since is not None:
         labels = labels.filter(decided_at__gt=since)
     return labels.count()
-
-
-def last_trained_at() -> datetime | None:
-    """When the latest version that was trained here came to be."""
-    trained = ModelVersion.objects.filter(shipped=False).order_by("-created_at")
-    return trained.values_list("created_at", flat=True).first()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def queue_figures() -> QueueFigures:
         )["mean"],
         kappa=overall_kappa(),
         live=live_accuracy(),
-        new_labels=count_new_labels(since=last_trained_at()),
+        new_labels=count_new_labels(),
         gold_faces=GoldFace.objects.count(),
     )
 

@@ -12,6 +12,7 @@ from django.db.models import Count, QuerySet
 from webapp.core.errors import NotFound
 from webapp.curation.models import Correction
 from webapp.curation.receipts import Step
+from webapp.curation.selectors import count_new_labels
 from webapp.photos.models import Prediction
 from webapp.photos.selectors import EMOTION_WORDS
 from webapp.registry.models import ModelVersion, Promotion
@@ -30,7 +31,6 @@ from webapp.training.models import (
 )
 from webapp.training.services.lineage import versions_with_gone_faces
 from webapp.training.services.promotion import version_before
-from webapp.training.services.triggers import labels_since_last_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def training_figures() -> Figures:
         before=version_before(),
         unfinished=all_runs().filter(state__in=UNFINISHED).first(),
         last=all_runs().exclude(state__in=UNFINISHED).first(),
-        new_labels=labels_since_last_run(),
+        new_labels=count_new_labels(),
         labels_needed=settings.RETRAIN_AFTER_LABELS,
         has_data_folder=bool(settings.DATASET_DIR),
         promotes_itself=settings.AUTO_PROMOTE,

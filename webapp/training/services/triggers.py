@@ -55,9 +55,12 @@ class Schedule:
         return list(range(self.hour % self.every_hours, 24, self.every_hours))
 
 
-def labels_since_last_run() -> int:
-    """New labels that no run has had a chance to learn from."""
-    return count_new_labels(since=_last_run_at())
+def last_run_at() -> datetime | None:
+    """When a worker took up the latest run (or, until then, when it was asked for),
+    however it ended: what was decided by then has had its chance, and does not start a
+    run that fails again and again."""
+    run = TrainingRun.objects.order_by("-created_at").first()
+    return None if run is None else run.started_at or run.created_at
 
 
 def train_when_enough() -> TrainingRun | None:
@@ -65,7 +68,7 @@ def train_when_enough() -> TrainingRun | None:
     are not, or a run is under way."""
     if TrainingRun.objects.filter(state__in=UNFINISHED).exists():
         return None
-    if labels_since_last_run() < settings.RETRAIN_AFTER_LABELS:
+    if count_new_labels() < settings.RETRAIN_AFTER_LABELS:
         return None
     return _request(Trigger.LABELS)
 
@@ -169,11 +172,3 @@ def _request(trigger: Trigger) -> TrainingRun | None:
     except (NothingNew, AlreadyRunning, RunRefused) as error:
         logger.info("no run (%s): %s", trigger, error)
         return None
-
-
-def _last_run_at() -> datetime | None:
-    return (
-        TrainingRun.objects.order_by("-created_at")
-        .values_list("created_at", flat=True)
-        .first()
-    )

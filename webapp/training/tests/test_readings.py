@@ -14,6 +14,7 @@ from webapp.accounts.models import User
 from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.models import Consensus, Correction, QueueItem, Reason
 from webapp.curation.receipts import get_receipt, receipt_secret
+from webapp.curation.selectors import queue_figures
 from webapp.curation.tests.factories import FaceFactory, PersonFactory, ReadPhotoFactory
 from webapp.photos.models import Face, Photo, Prediction
 from webapp.photos.services.consent import set_consent
@@ -28,7 +29,7 @@ from webapp.training.models import (
     Split,
     Trigger,
 )
-from webapp.training.services import drift, readings, triggers
+from webapp.training.services import drift, readings, runs, triggers
 from webapp.training.services.promotion import promote_version
 from webapp.training.tests.factories import Labeller, head_run
 
@@ -169,8 +170,40 @@ def test_enough_new_labels_start_a_run_and_too_few_do_not(
     run.state, run.ended_at = RunState.CANCELLED, timezone.now()
     run.save()
     # What a run had its chance to learn from starts no other one.
-    assert triggers.labels_since_last_run() == 0
     assert triggers.train_when_enough() is None
+
+
+def test_the_queue_and_training_count_the_same_labels_after_a_cancelled_run(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = triggers.train_on_schedule()
+    assert run is not None
+    run.state, run.ended_at = RunState.CANCELLED, timezone.now()
+    run.save()
+    labeller.face(Emotion.SAD)
+
+    counted = selectors.training_figures().new_labels
+
+    assert counted == queue_figures().new_labels == 1
+
+
+def test_label_that_came_while_a_run_waited_for_its_worker_is_not_new_after_it(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    waiting = triggers.train_on_schedule()
+    assert waiting is not None
+    labeller.faces(1)
+
+    claimed = runs.claim_run(run_id=waiting.pk)
+    assert claimed is not None
+    runs.run_claimed(run=claimed)
+
+    waiting.refresh_from_db()
+    assert waiting.snapshot is not None
+    assert waiting.snapshot.faces.count() == 8
+    assert selectors.training_figures().new_labels == 0
 
 
 def test_schedule_starts_a_run_only_where_something_is_new(labeller: Labeller) -> None:
