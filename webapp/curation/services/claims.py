@@ -169,10 +169,11 @@ def get_visible_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
     return claim
 
 
-def take_slot(*, face_id: uuid.UUID) -> int | None:
-    """The smallest free slot of a face whose queue item is locked; None without."""
-    item = QueueItem.objects.filter(face_id=face_id, status=QueueStatus.WAITING).first()
-    if item is None:
+def take_slot(*, face_id: uuid.UUID, settled: bool = False) -> int | None:
+    """The smallest free slot of a face whose queue item is locked; None without one,
+    and, unless ``settled`` is given, where it waits for nobody."""
+    item = QueueItem.objects.filter(face_id=face_id).first()
+    if item is None or not (settled or item.status == QueueStatus.WAITING):
         return None
     taken = set(
         Claim.objects.filter(face_id=face_id, slot__isnull=False).values_list(

@@ -20,6 +20,7 @@ from webapp.curation.models import (
     MAX_DURATION_MS,
     Claim,
     ClaimStatus,
+    ConsensusState,
     Correction,
     QueueItem,
     Source,
@@ -261,7 +262,9 @@ def _reopen(claim: Claim) -> Claim:
         QueueItem.objects.select_for_update(no_key=True).filter(
             face_id=claim.face_id
         ).first()
-        slot = take_slot(face_id=claim.face_id)
+        # Where the skip itself made it a face for the adjudicator, it is one no more.
+        was_open = consensus.state != ConsensusState.DECIDED
+        slot = take_slot(face_id=claim.face_id, settled=True) if was_open else None
         if slot is None:
             raise NothingToUndo(
                 "Others have labelled the face that you skipped. Please go on."

@@ -205,6 +205,20 @@ def test_skipped_face_that_others_took_does_not_come_back() -> None:
         undo(person=person)
 
 
+def test_third_to_skip_a_face_can_take_it_back() -> None:
+    face = QueuedFaceFactory()
+    person = PersonFactory()
+    for somebody in (PersonFactory(), PersonFactory(), person):
+        (claim,) = claim_faces(person=somebody)
+        skip_face(person=somebody, claim_id=claim.pk)
+    assert consensus_of(face).state == "disputed"
+
+    undo(person=person)
+
+    assert consensus_of(face).state == "open"
+    assert claim_faces(person=person)[0].face_id == face.pk
+
+
 def test_undo_goes_twenty_steps_back_and_no_further() -> None:
     QueuedFaceFactory.create_batch(25)
     person = PersonFactory()
