@@ -107,7 +107,8 @@ def _is_one_of(
 
 class Correction(TimedModel):
     """What one human said of one Face. Append-only: a change of mind is another row,
-    and the old one gets ``retracted_at``, written once.
+    and the old one gets ``retracted_at``. What an adjudication took the place of has
+    the very moment of that as its own: where it is undone, it counts again.
 
     Either ``author`` (staff) or ``visitor_key`` (the hash of a browser's token) says
     who. A visitor's Correction is a Flag. ``duration_ms`` is how long the face was

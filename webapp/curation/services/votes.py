@@ -182,10 +182,17 @@ def adjudicate(
         # It may have been before this person when that happened.
         if not usable_faces().filter(pk=face_id).exists():
             raise NotFound("This face is gone: its owner took the photo back.")
+        # It is theirs no more at the desk: they have said what they see.
+        Claim.objects.filter(
+            face_id=face_id, person=person, status=ClaimStatus.HELD
+        ).delete()
         current = Correction.objects.filter(face_id=face_id, retracted_at__isnull=True)
-        current.filter(Q(author=person) | Q(source=Source.ADJUDICATOR)).update(
-            retracted_at=timezone.now()
+        replaced = list(
+            current.filter(Q(author=person) | Q(source=Source.ADJUDICATOR)).values_list(
+                "pk", flat=True
+            )
         )
+        current.filter(pk__in=replaced).update(retracted_at=timezone.now())
         correction = _append(
             face_id=face_id,
             person=person,
@@ -194,6 +201,10 @@ def adjudicate(
             key=key,
             comment=comment,
             batch=batch,
+        )
+        # One moment for both tells what comes back where the word is taken back.
+        Correction.objects.filter(pk__in=replaced).update(
+            retracted_at=correction.created_at
         )
         refresh_consensus(consensus=consensus)
     return correction
@@ -218,7 +229,8 @@ def adjudicate_many(
 
 
 def undo_batch(*, person: User, batch: uuid.UUID) -> int:
-    """Take back what was labelled in one go; how many faces.
+    """Take back what was labelled in one go; how many faces. What these labels had
+    taken the place of counts again.
 
     Raises ``NotFound`` for another person's labels, ``NothingToUndo`` the second time.
     """
@@ -231,7 +243,8 @@ def undo_batch(*, person: User, batch: uuid.UUID) -> int:
         )
         for face_id in faces:
             consensus = lock_consensus(face_id=face_id)
-            _retract(face_id=face_id, person=person)
+            for correction in mine.filter(face_id=face_id, retracted_at__isnull=True):
+                _take_back(correction, restored=[Source.ANNOTATOR, Source.ADJUDICATOR])
             refresh_consensus(consensus=consensus)
     if not faces:
         raise NothingToUndo("These labels have been taken back already.")
@@ -239,7 +252,8 @@ def undo_batch(*, person: User, batch: uuid.UUID) -> int:
 
 
 def retract_adjudication(*, person: User, face_id: uuid.UUID) -> None:
-    """Take one's own decision back: the votes count again. ``NothingToUndo``."""
+    """Take one's own decision back: the votes count again, one's own among them.
+    ``NothingToUndo``."""
     with transaction.atomic():
         consensus = lock_consensus(face_id=face_id)
         mine = Correction.objects.filter(
@@ -247,9 +261,10 @@ def retract_adjudication(*, person: User, face_id: uuid.UUID) -> None:
             author=person,
             source=Source.ADJUDICATOR,
             retracted_at__isnull=True,
-        )
-        if not mine.update(retracted_at=timezone.now()):
+        ).first()
+        if mine is None:
             raise NothingToUndo("You have not decided this face.")
+        _take_back(mine, restored=[Source.ANNOTATOR])
         refresh_consensus(consensus=consensus)
 
 
@@ -324,6 +339,18 @@ def _retract(*, face_id: uuid.UUID, person: User) -> None:
     Correction.objects.filter(
         face_id=face_id, author=person, retracted_at__isnull=True
     ).update(retracted_at=timezone.now())
+
+
+def _take_back(adjudication: Correction, *, restored: Sequence[Source]) -> None:
+    """What it had taken the place of, as far as it is one of the named, counts again,
+    unless its author has said something else meanwhile. The consensus is locked."""
+    of_face = Correction.objects.filter(face_id=adjudication.face_id)
+    current = of_face.filter(retracted_at__isnull=True)
+    current.filter(pk=adjudication.pk).update(retracted_at=timezone.now())
+    spoken = list(current.exclude(author=None).values_list("author", flat=True))
+    of_face.filter(retracted_at=adjudication.created_at, source__in=restored).exclude(
+        author__in=spoken
+    ).update(retracted_at=None)
 
 
 def _verdict(value: str) -> Verdict:

@@ -375,6 +375,62 @@ def test_many_faces_are_labelled_and_taken_back_in_one_go() -> None:
         undo_batch(person=person, batch=batch)
 
 
+def test_undone_bulk_label_brings_back_what_it_took_the_place_of() -> None:
+    voted, judged = QueuedFaceFactory(), QueuedFaceFactory()
+    person, other = judge(), judge()
+    mine = claim_faces(person=person, count=2)
+    mistake = next(claim for claim in mine if claim.face_id == judged.pk)
+    submit_correction(person=person, claim_id=mistake.pk, verdict="happy")
+    undo(person=person)
+    for claim in mine:
+        submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+    adjudicate(person=other, face_id=judged.pk, verdict="surprise")
+
+    batch = adjudicate_many(
+        person=person, face_ids=[voted.pk, judged.pk], verdict="neutral"
+    )
+    undo_batch(person=person, batch=batch)
+
+    assert consensus_of(voted).tally == [0, 1, 0, 0, 0, 0]
+    assert consensus_of(judged).verdict == "surprise"
+    assert consensus_of(judged).tally == [0, 1, 1, 0, 0, 0]
+
+
+def test_undone_bulk_label_leaves_what_was_said_meanwhile() -> None:
+    face = QueuedFaceFactory()
+    person, other = judge(), judge()
+    adjudicate(person=other, face_id=face.pk, verdict="happy")
+    batch = adjudicate_many(person=person, face_ids=[face.pk], verdict="neutral")
+    Correction.objects.create(
+        face=face, author=other, verdict="sad", source="annotator"
+    )
+
+    undo_batch(person=person, batch=batch)
+
+    assert consensus_of(face).tally == [0, 1, 0, 0, 0, 0]
+
+
+def test_own_vote_counts_again_once_the_decision_is_taken_back() -> None:
+    face, person = QueuedFaceFactory(), judge()
+    vote(person, "happy")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+
+    retract_adjudication(person=person, face_id=face.pk)
+
+    assert consensus_of(face).tally == [1, 0, 0, 0, 0, 0]
+
+
+def test_face_that_its_holder_adjudicates_is_before_them_no_more() -> None:
+    face, person = QueuedFaceFactory(), judge()
+    (claim,) = claim_faces(person=person)
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+
+    with pytest.raises(ClaimLost):
+        submit_correction(person=person, claim_id=claim.pk, verdict="happy")
+    assert claim_faces(person=person) == []
+    assert consensus_of(face).verdict == "sad"
+
+
 def test_bulk_labels_are_all_or_none() -> None:
     face = QueuedFaceFactory()
 
