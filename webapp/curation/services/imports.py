@@ -45,7 +45,7 @@ from webapp.curation.models import (
     Verdict,
 )
 from webapp.curation.services.quality import add_gold
-from webapp.curation.services.queue import enqueue_faces
+from webapp.curation.services.queue import IMPORTED, enqueue_faces
 from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
 from webapp.photos.services.intake import new_file_name
 from webapp.photos.services.serving import NoModelServes, ServingModel, model_server
@@ -60,7 +60,6 @@ IMPORT_TASK: Final = "webapp.curation.tasks.import_dataset"
 IMPORT_QUEUE: Final = "training"
 """The queue for what takes long: one at a time, and nobody's photo waits for it."""
 
-CONSENT_VERSION: Final = "import"
 _STEP: Final = 64
 _STALE_AFTER: Final = timedelta(minutes=2)
 
@@ -307,7 +306,7 @@ def _enter(
         done_at=now,
         # Whoever imports a folder answers for the right to train on it.
         training_consent_at=now,
-        consent_version=CONSENT_VERSION,
+        consent_version=IMPORTED,
         idempotency_hash=mark,
         upload_sha256=mark,
     )

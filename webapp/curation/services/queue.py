@@ -15,6 +15,9 @@ from webapp.curation.services.consensus import lock_consensus, refresh_consensus
 from webapp.curation.services.priority import priorities
 from webapp.photos.models import Face, PhotoStatus, Prediction
 
+IMPORTED: Final = "import"
+"""``Photo.consent_version`` of what an admin brought in."""
+
 _BATCH: Final = 500
 
 _STRENGTH: Final = {
@@ -72,16 +75,21 @@ def in_sample(face_id: uuid.UUID) -> bool:
 
 @transaction.atomic
 def _enqueue_batch(face_ids: Iterable[uuid.UUID], reason: Reason) -> int:
-    faces = list(
+    faces = dict(
         usable_faces()
         .filter(pk__in=list(face_ids))
         .order_by("pk")
-        .values_list("pk", flat=True)
+        .values_list("pk", "photo__consent_version")
     )
     known = {item.face_id: item for item in QueueItem.objects.filter(face_id__in=faces)}
     items = [
-        QueueItem(face_id=face, reason=reason, sampled=_is_sampled(face, reason))
-        for face in faces
+        QueueItem(
+            face_id=face,
+            reason=reason,
+            # What an admin brings in is no sample of what visitors bring.
+            sampled=reason != Reason.MANUAL and came != IMPORTED and in_sample(face),
+        )
+        for face, came in faces.items()
         if face not in known
     ]
     fresh = priorities(items=items)
@@ -115,11 +123,6 @@ def _settle_voted(face_ids: Sequence[uuid.UUID]) -> None:
         refresh_consensus(consensus=lock_consensus(face_id=face_id))
 
 
-def _is_sampled(face_id: uuid.UUID, reason: Reason) -> bool:
-    # What an admin brings in is no sample of what visitors bring.
-    return reason not in (Reason.SUSPECT, Reason.MANUAL) and in_sample(face_id)
-
-
 def _sample_end() -> uuid.UUID:
     share = settings.CURATION_SAMPLE_PERCENT / 100
     return uuid.UUID(int=min(int(share * 2**128), 2**128 - 1))
@@ -145,4 +148,9 @@ def _sample() -> QuerySet[Face, uuid.UUID]:
 
 def _absent() -> QuerySet[Face]:
     """Faces of visitors that may be used and are not on the queue, oldest first."""
-    return usable_faces().filter(queue_item__isnull=True).order_by("created_at")
+    return (
+        usable_faces()
+        .filter(queue_item__isnull=True)
+        .exclude(photo__consent_version=IMPORTED)
+        .order_by("created_at")
+    )

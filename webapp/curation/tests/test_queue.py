@@ -115,6 +115,21 @@ def test_random_sample_takes_its_share_of_consented_faces(
     assert (item.face, item.reason, item.sampled) == (sampled, "sample", True)
 
 
+def test_face_that_an_admin_brought_in_is_no_sample_of_what_visitors_bring(
+    settings: LazySettings,
+) -> None:
+    """A gold face of a data folder is in no queue item: the model is sure of it."""
+    settings.CURATION_SAMPLE_PERCENT = 100
+    gold, differing = FaceFactory.create_batch(2, photo__consent_version="import")
+
+    assert fill_queue() == 0
+    enqueue_faces(face_ids=[differing.pk], reason=Reason.DIFFER)
+
+    item = QueueItem.objects.get()
+    assert (item.face, item.sampled) == (differing, False)
+    assert not hasattr(gold, "queue_item")
+
+
 def test_sampled_face_that_is_flagged_speaks_for_all_still(
     settings: LazySettings,
 ) -> None:
