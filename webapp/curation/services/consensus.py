@@ -136,12 +136,13 @@ def weigh_people() -> int:
     weighed one, with its quality. What an adjudicator said stays; so do disputes,
     which a human judges. Returns how many verdicts changed.
     """
-    faces = list(
+    tallies: dict[uuid.UUID, list[int]] = dict(
         Consensus.objects.filter(
             state=ConsensusState.DECIDED,
             method__in=_BY_VOTES,
-        ).values_list("face_id", flat=True)
+        ).values_list("face_id", "tally")
     )
+    faces = list(tallies)
     votes = Correction.objects.filter(
         retracted_at__isnull=True, source=Source.ANNOTATOR
     )
@@ -173,7 +174,7 @@ def weigh_people() -> int:
         )
     ]
     changed = sum(
-        _set_weighed(dict(decided[start : start + _BATCH]))
+        _set_weighed(dict(decided[start : start + _BATCH]), tallies)
         for start in range(0, len(decided), _BATCH)
     )
     logger.info("%s votes of %s people weighed", len(chosen), int(spoken.sum()))
@@ -181,8 +182,11 @@ def weigh_people() -> int:
 
 
 @transaction.atomic
-def _set_weighed(weighed: dict[uuid.UUID, tuple[str, float]]) -> int:
-    """Enter verdict and quality by face; how many verdicts changed."""
+def _set_weighed(
+    weighed: dict[uuid.UUID, tuple[str, float]], tallies: dict[uuid.UUID, list[int]]
+) -> int:
+    """Enter verdict and quality by face; how many verdicts changed. ``tallies`` are
+    those that were weighed."""
     rows = (
         Consensus.objects.select_for_update()
         # A vote that came meanwhile may have made it something else: that stays.
@@ -192,6 +196,8 @@ def _set_weighed(weighed: dict[uuid.UUID, tuple[str, float]]) -> int:
     )
     changed = 0
     for row in rows:
+        if row.tally != tallies[row.face_id]:
+            continue
         verdict, quality = weighed[row.face_id]
         if row.verdict != verdict:
             row.decided_at = timezone.now()

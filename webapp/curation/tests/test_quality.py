@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from ml.consensus import WeightedConsensus
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation.models import Claim, ClaimStatus, Consensus, Correction, Pause
 from webapp.curation.selectors import gold_candidates, training_labels
+from webapp.curation.services import consensus
 from webapp.curation.services.consensus import refresh_faces, weigh_people
 from webapp.curation.services.quality import (
     choose_gold,
@@ -168,6 +172,28 @@ def test_from_five_people_on_reliability_outweighs_number() -> None:
     with CaptureQueriesContext(connection) as queries:
         assert weigh_people() == 0
     assert not [query for query in queries if query["sql"].startswith("UPDATE")]
+
+
+def test_vote_that_changes_while_people_are_weighed_is_not_decided_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd_of(5)
+    contested = Consensus.objects.get(verdict="neutral")
+    weigh = consensus.weigh_votes
+
+    def changing(*given: Any) -> WeightedConsensus:
+        Correction.objects.filter(face=contested.face_id, verdict="neutral").update(
+            verdict="sad"
+        )
+        refresh_faces(face_ids=[contested.face_id])
+        return weigh(*given)
+
+    monkeypatch.setattr(consensus, "weigh_votes", changing)
+
+    weigh_people()
+
+    contested.refresh_from_db()
+    assert (contested.verdict, contested.method) == ("sad", "majority")
 
 
 def test_below_five_people_the_majority_stays() -> None:
