@@ -67,7 +67,15 @@ def _summarise(hour: datetime) -> int:
         label = EMOTIONS[max(range(len(values)), key=values.__getitem__)]
         faces[version][label.value] += 1
         unsure[version] += not_sure
+    counted = dict(
+        ServingHour.objects.filter(hour=hour).values_list("version", "photos")
+    )
+    written = 0
     for version, each in waits.items():
+        if len(each) < counted.get(version, 0):
+            # Some of those that were counted are deleted; read they were all the same.
+            continue
+        written += 1
         ServingHour.objects.update_or_create(
             hour=hour,
             version=version,
@@ -80,7 +88,7 @@ def _summarise(hour: datetime) -> int:
                 "wait_p95_ms": round(percentile(each, 95)),
             },
         )
-    return len(waits)
+    return written
 
 
 def percentile(values: list[float], percent: float) -> float:

@@ -267,6 +267,16 @@ class TestHours:
         assert sum(row.emotions.values()) == 1
         assert row.wait_p50_ms == row.wait_p95_ms > 0
 
+    def test_photo_that_is_deleted_within_the_hour_was_read_all_the_same(
+        self, champion: ModelVersion
+    ) -> None:
+        deleted, _ = read_one(), read_one()
+        hours.summarise_hours()
+        deleted.delete()
+
+        assert hours.summarise_hours() == 0
+        assert ServingHour.objects.get().photos == 2
+
     def test_counting_again_changes_nothing(self, champion: ModelVersion) -> None:
         read_one()
         hours.summarise_hours()
