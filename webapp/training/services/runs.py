@@ -12,7 +12,7 @@ from typing import Any, Final
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, transaction
-from django.db.models import F, Max
+from django.db.models import F, Max, Q
 from django.utils import timezone
 
 from ml.retraining import RetrainingError
@@ -61,7 +61,8 @@ def request_run(
     Raises:
         NotAllowed: ``requested_by`` is no admin.
         RunRefused: Mode, seed or config is wrong, or a full run has no data folder.
-        NothingNew: The same labels, start and settings were tried already.
+        NothingNew: The same labels, start and settings were tried already, and held
+            against the version that serves.
         AlreadyRunning: Another run is queued or running.
     """
     if requested_by is not None and not has_role(requested_by, Role.ADMIN):
@@ -109,7 +110,7 @@ def check_request(
     if TrainingRun.objects.filter(state__in=UNFINISHED).exists():
         raise _already_running()
     start = choose_start(champion=champion, mode=kind)
-    _check_news(kind, start, seed, settled)
+    _check_news(kind, champion, start, seed, settled)
     return champion, start, settled
 
 
@@ -212,7 +213,11 @@ def _already_running() -> AlreadyRunning:
 
 
 def _check_news(
-    mode: Mode, start: ModelVersion, seed: int, config: dict[str, Any]
+    mode: Mode,
+    champion: ModelVersion,
+    start: ModelVersion,
+    seed: int,
+    config: dict[str, Any],
 ) -> None:
     labels = snapshots.current_labels()
     if not labels and mode == Mode.HEAD:
@@ -220,7 +225,10 @@ def _check_news(
             "There is nothing to learn from yet: no face has been decided by people "
             "whose photo may be used for training. Label some faces first."
         )
+    # The same model is worth a run where another champion has come since: the gate
+    # has not compared it with that one.
     same = TrainingRun.objects.filter(
+        Q(parent=champion) | Q(candidate=champion),
         state=RunState.DONE,
         mode=mode,
         start=start,
@@ -231,7 +239,8 @@ def _check_news(
     if same is not None:
         raise NothingNew(
             f"Nothing is new since run {same.number}: the same labels and settings "
-            "would give the same model. Label more faces, or change a setting."
+            "would give the same model. Label more faces; by the API and "
+            "manage.py retrain, another seed or setting will do as well."
         )
 
 
@@ -287,6 +296,6 @@ def _take_back(run: TrainingRun) -> bool:
         moved = dead.update(state=RunState.QUEUED, queued_at=now, **ended)
         if moved:
             wake_trainer(run.pk)
-    if moved and run.attempts >= MAX_ATTEMPTS:
+    if moved and (run.cancel_requested_at or run.attempts >= MAX_ATTEMPTS):
         remove_run_dir(run)
     return bool(moved)

@@ -18,7 +18,7 @@ from webapp.photos.services.serving import ModelServer
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion
 from webapp.registry.services import register_model_version
-from webapp.training.errors import ReasonNeeded
+from webapp.training.errors import NothingNew, ReasonNeeded
 from webapp.training.models import GateOutcome, TrainingRun
 from webapp.training.selectors import needs_reason
 from webapp.training.services.promotion import (
@@ -101,6 +101,24 @@ def test_gates_word_holds_against_the_champion_that_it_compared_with(
         promote_version(model_version=candidate_of(run), promoted_by=admin)
     promote_version(model_version=candidate_of(run), promoted_by=admin, reason="Yes.")
     assert get_champion() == candidate_of(run)
+
+
+def test_training_again_is_possible_where_another_candidate_was_promoted_meanwhile(
+    run: TrainingRun, admin: User
+) -> None:
+    sibling = head_run(config={"curated_weight": 2})
+    promote_version(model_version=candidate_of(sibling), promoted_by=admin, reason="y")
+    with pytest.raises(Conflict, match="Train again"):
+        promote_version(model_version=candidate_of(run), promoted_by=admin)
+    with pytest.raises(NothingNew, match=f"since run {sibling.number}"):
+        head_run(config=sibling.config)
+
+    again = head_run()
+
+    assert again.parent == candidate_of(sibling)
+    assert candidate_of(again).sha256 == candidate_of(run).sha256
+    with pytest.raises(NothingNew, match=f"since run {again.number}"):
+        head_run()
 
 
 def test_champion_is_not_promoted_again(run: TrainingRun, admin: User) -> None:

@@ -29,6 +29,7 @@ from webapp.training.models import (
     TrainingRun,
 )
 from webapp.training.services import judging, runs
+from webapp.training.services.run_dirs import run_dir
 from webapp.training.services.snapshots import build_snapshot
 from webapp.training.tests.factories import Labeller, head_run
 
@@ -110,8 +111,10 @@ def test_nothing_new_since_the_last_run_starts_none(labeller: Labeller) -> None:
     labeller.faces(3)
     head_run()
 
-    with pytest.raises(NothingNew, match="Nothing is new since run 1"):
+    with pytest.raises(NothingNew, match="Nothing is new since run 1") as refused:
         runs.request_run(mode="head", requested_by=None)
+    # The page has no settings.
+    assert "by the API and manage.py retrain" in str(refused.value)
     assert TrainingRun.objects.count() == 1
 
     labeller.faces(1)
@@ -266,11 +269,13 @@ def test_cancelled_run_of_a_dead_worker_is_cancelled_by_the_sweep(
     runs.claim_run(run_id=run.pk)
     runs.cancel_run(run=run, cancelled_by=None)
     dead(run)
+    run_dir(run).mkdir(parents=True)
 
     runs.sweep_runs()
 
     run.refresh_from_db()
     assert run.state == RunState.CANCELLED
+    assert not run_dir(run).exists(), "a cancelled run keeps its checkpoint"
 
 
 def test_face_erased_before_training_teaches_nothing(labeller: Labeller) -> None:
