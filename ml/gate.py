@@ -213,15 +213,19 @@ def _degenerate(answers: Answers) -> Finding | None:
         return Finding(Outcome.REJECT, f"{where} gives every face the same answer.")
     said = set(np.unique(candidate.argmax(axis=1)).tolist())
     # Only classes that the champion does find: it is a comparison.
-    found = set(answers.champion.argmax(axis=1)[_is_right(answers)].tolist())
+    before = is_right(answers.champion, answers.labels)
+    found = set(answers.champion.argmax(axis=1)[before].tolist())
     missing = [EMOTIONS[label].value for label in sorted(found - said)]
     if missing:
         return Finding(Outcome.REJECT, f"{where} never says {' or '.join(missing)}.")
     return None
 
 
-def _is_right(answers: Answers) -> npt.NDArray[np.bool_]:
-    right: npt.NDArray[np.bool_] = answers.champion.argmax(axis=1) == answers.labels
+def is_right(said: npt.NDArray[np.floating], labels: IntArray) -> npt.NDArray[np.bool_]:
+    """Whether each of (N, 4) answers is the label (N,). What is no number is never
+    right: its largest would be the first emotion."""
+    right: npt.NDArray[np.bool_] = np.isfinite(said).all(axis=1)
+    right &= said.argmax(axis=1) == labels
     return right
 
 
@@ -237,8 +241,8 @@ def _compare(answers: Answers, rules: GateRules) -> list[Finding]:
                 more,
             )
         ]
-    before = _is_right(answers)
-    after = answers.candidate.argmax(axis=1) == answers.labels
+    before = is_right(answers.champion, answers.labels)
+    after = is_right(answers.candidate, answers.labels)
     findings = [_accuracy(answers.name, paired_change(before, after), rules)]
     for emotion in EMOTIONS:
         rows = answers.labels == emotion.position
@@ -303,6 +307,8 @@ def _calibration(answers: Answers, rules: GateRules) -> Finding:
             np.asarray(said.max(axis=1), np.float64),
             said.argmax(axis=1) == answers.labels,
         )
+        if np.isfinite(said).all()
+        else 1.0
         for said in (answers.champion, answers.candidate)
     )
     words = (

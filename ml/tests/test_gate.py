@@ -207,6 +207,17 @@ def test_degenerate_candidate_never_passes(name: str) -> None:
     assert decision.outcome == Outcome.REJECT
 
 
+@pytest.mark.filterwarnings("error")
+def test_champion_that_answers_with_no_number_is_beaten_by_one_that_does_not() -> None:
+    labels, right = faces(1000, 0.9)
+    nothing = np.full((1000, 4), np.nan)
+
+    decision = compare(labels, nothing, answers_with(labels, right))
+
+    assert decision.outcome == Outcome.PROMOTE
+    assert any("the champion's 1.000" in reason for reason in decision.reasons)
+
+
 def test_worst_of_two_sets_decides() -> None:
     labels, right = faces(2000, 0.9)
     same = answers_with(labels, right)

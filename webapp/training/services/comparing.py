@@ -18,6 +18,7 @@ from ml.gate import (
     GateRules,
     Outcome,
     PairedChange,
+    is_right,
     judge,
     paired_change,
 )
@@ -224,8 +225,8 @@ def _measured(
     answers: Answers, champion: EmotionClassifier, candidate: EmotionClassifier
 ) -> dict[str, Any]:
     change = paired_change(
-        _right(answers.champion, answers.labels),
-        _right(answers.candidate, answers.labels),
+        is_right(answers.champion, answers.labels),
+        is_right(answers.candidate, answers.labels),
     )
     low, high = change.interval
     return {
@@ -260,8 +261,8 @@ def _slice(
     rows = np.zeros(len(answers.labels), bool)
     rows[: len(leading) if leading is not None else None] = mask
     labels = answers.labels[rows]
-    before = _right(answers.champion[rows], labels)
-    after = _right(answers.candidate[rows], labels)
+    before = is_right(answers.champion[rows], labels)
+    after = is_right(answers.candidate[rows], labels)
     change = paired_change(before, after)
     return {
         "name": name,
@@ -279,8 +280,8 @@ def _harm_of_slice(row: dict[str, Any], rules: GateRules) -> Finding | None:
 
 def _harm(name: str, answers: Answers, rules: GateRules) -> Finding | None:
     change = paired_change(
-        _right(answers.champion, answers.labels),
-        _right(answers.candidate, answers.labels),
+        is_right(answers.champion, answers.labels),
+        is_right(answers.candidate, answers.labels),
     )
     return _harmed(name, change.n, change.fixed, change.broken, rules)
 
@@ -297,8 +298,3 @@ def _harmed(
         Outcome.REJECT,
         f"Worse: {name}, {fixed} fixed and {broken} broken of {faces} faces.",
     )
-
-
-def _right(said: npt.NDArray[np.floating], labels: IntArray) -> BoolArray:
-    right: BoolArray = said.argmax(axis=1) == labels
-    return right
