@@ -12,7 +12,6 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, field
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,6 +19,7 @@ from ml.labels import EMOTIONS
 
 FORMAT_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 512 * 1024**2
+_MOST: Final = 1e6
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}")
 
 
@@ -49,8 +49,15 @@ class Normalisation:
             raise ManifestError(f"unknown normalisation {self.kind!r}")
         if self.kind == "fixed" and not (len(self.mean) == len(self.std) > 0):
             raise ManifestError("fixed normalisation needs a mean and a std a channel")
-        if not (all(map(isfinite, self.mean)) and all(0 < x < inf for x in self.std)):
-            raise ManifestError("mean must be numbers, and std numbers above zero")
+        # Beyond that, single precision has no number for some pixel.
+        if not (
+            all(abs(x) <= _MOST for x in self.mean)
+            and all(1 / _MOST <= x <= _MOST for x in self.std)
+        ):
+            raise ManifestError(
+                f"mean must be numbers from -{_MOST:g} to {_MOST:g}, and std numbers "
+                f"from {1 / _MOST:g} to {_MOST:g}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,17 @@ def _set(*path: str) -> Callable[[dict[str, Any], Any], None]:
         (
             _set("input", "normalisation"),
             {"kind": "fixed", "mean": [0.5], "std": [0]},
-            "std numbers above zero",
+            "std numbers from 1e-06",
+        ),
+        (
+            _set("input", "normalisation"),
+            {"kind": "fixed", "mean": [0.5], "std": [1e-300]},
+            "std numbers from 1e-06",
+        ),
+        (
+            _set("input", "normalisation"),
+            {"kind": "fixed", "mean": [1e300], "std": [1]},
+            "mean must be numbers from",
         ),
         (
             _set("input", "normalisation"),
