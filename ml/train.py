@@ -195,7 +195,8 @@ def _train(
     local_batch = max(2, config.batch_size // world.size)
     faces_per_epoch = min(len(train_faces), config.faces_per_epoch or len(train_faces))
     per_epoch = max(1, faces_per_epoch // (local_batch * world.size))
-    peak = config.learning_rate * config.batch_size / 128
+    # No batch is larger than all faces, whatever was asked for.
+    peak = config.learning_rate * min(config.batch_size, len(train_faces)) / 128
     for epoch in range(len(history), config.epochs):
         started = time.monotonic()
         # Dropout draws from torch's own generator: each epoch starts it afresh.

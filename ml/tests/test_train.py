@@ -257,6 +257,16 @@ def test_short_epochs_and_bf16_train_as_well(tmp_path: Path) -> None:
     assert done == [(1, 2), (2, 2)] * 2
 
 
+def test_batch_of_more_than_all_faces_trains_as_one_of_all(tmp_path: Path) -> None:
+    faces, validation = draw_set(5, votes=True), draw_set(3, 1, votes=True)
+    whole, larger = (
+        train(replace(TINY, batch_size=size), faces, validation, tmp_path / str(size))
+        for size in (len(faces), 100_000)
+    )
+    for one, other in zip(whole.history, larger.history, strict=True):
+        assert replace(one, duration_seconds=0) == replace(other, duration_seconds=0)
+
+
 def test_data_that_does_not_fit_the_config_is_refused(tmp_path: Path) -> None:
     votes, folders = draw_set(4, votes=True), draw_set(4)
     with pytest.raises(TrainingError, match="4 targets a face, the config 10"):
