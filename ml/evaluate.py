@@ -39,9 +39,9 @@ class EvalReport:
     """What was measured on N faces.
 
     ``confusion[i][j]`` counts faces of emotion i read as j. ``coverage`` is the
-    share that is not "not sure", ``covered_accuracy`` the accuracy on it, ``ece``
-    the expected calibration error. Intervals hold with 95 %: Wilson's for
-    accuracies, a seeded bootstrap for the macro F1.
+    share that is not "not sure", ``covered_accuracy`` the accuracy on it (None where
+    it is sure of nothing), ``ece`` the expected calibration error. Intervals hold with
+    95 %: Wilson's for accuracies, a seeded bootstrap for the macro F1.
     """
 
     n: int
@@ -51,7 +51,7 @@ class EvalReport:
     confusion: tuple[tuple[int, ...], ...]
     ece: float
     coverage: float
-    covered_accuracy: float
+    covered_accuracy: float | None
     surest_85_accuracy: float
     accuracy_interval: tuple[float, float]
     macro_f1_interval: tuple[float, float]
@@ -74,7 +74,9 @@ class EvalReport:
             "confusion": [list(row) for row in self.confusion],
             "ece": _rounded(self.ece),
             "coverage": _rounded(self.coverage),
-            "covered_accuracy": _rounded(self.covered_accuracy),
+            "covered_accuracy": None
+            if self.covered_accuracy is None
+            else _rounded(self.covered_accuracy),
             "surest_85_accuracy": _rounded(self.surest_85_accuracy),
             "intervals": {
                 "level": 0.95,
@@ -104,7 +106,7 @@ def evaluate_probabilities(
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
         ece=expected_calibration_error(confidence, correct),
         coverage=float(sure.mean()),
-        covered_accuracy=float(correct[sure].mean()) if sure.any() else 0.0,
+        covered_accuracy=float(correct[sure].mean()) if sure.any() else None,
         surest_85_accuracy=float(correct[surest].mean()),
         accuracy_interval=wilson_interval(int(correct.sum()), len(labels)),
         macro_f1_interval=_bootstrap_macro_f1(labels, predicted),

@@ -165,13 +165,15 @@ def _print_report(report: EvalReport, title: str) -> None:
             f"{row.f1:.3f}",
             str(row.support),
         )
+    right = report.covered_accuracy
+    there = "" if right is None else f", right there {right:.4f}"
     console.print(table)
     console.print(
         f"n {report.n}\n"
         f"accuracy {report.accuracy:.4f} ({low:.4f} to {high:.4f})\n"
         f"macro F1 {report.macro_f1:.4f} ({f1_low:.4f} to {f1_high:.4f})\n"
         f"calibration error {report.ece:.4f}\n"
-        f"sure of {report.coverage:.1%}, right there {report.covered_accuracy:.4f}\n"
+        f"sure of {report.coverage:.1%}{there}\n"
         f"surest 85 % right {report.surest_85_accuracy:.4f}",
         highlight=False,
     )

@@ -79,7 +79,8 @@ def test_coverage_counts_what_is_sure() -> None:
     report = evaluate_probabilities(probabilities, np.array([0, 1]), 0.5)
     assert (report.coverage, report.covered_accuracy) == (0.5, 1.0)
     silent = evaluate_probabilities(probabilities, np.array([0, 1]), 1.0)
-    assert (silent.coverage, silent.covered_accuracy) == (0.0, 0.0)
+    assert (silent.coverage, silent.covered_accuracy) == (0.0, None)
+    assert silent.to_dict()["covered_accuracy"] is None
 
 
 def test_emotions_that_do_not_occur_do_not_lower_the_macro_f1() -> None:
