@@ -8,13 +8,15 @@ settings is refused.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +35,7 @@ from ml.train_config import EpochRecord, TrainConfig
 PLAN_FILE: Final = "plan.json"
 RESULT_FILE: Final = "result.json"
 MODEL_FILE: Final = "model.onnx"
+LOCK_FILE: Final = "lock"
 
 _TRIAL_BATCHES: Final = 4
 _TIMED_FACES: Final = 60
@@ -101,33 +104,52 @@ def compare(
     def rows() -> list[dict[str, Any]]:
         return [done[entry.name] for entry in entries if entry.name in done]
 
-    # One set of pictures in memory at a time, and each read once.
-    for channels in dict.fromkeys(entry.channels for entry in entries):
-        train_faces, validation, test = sets = load(channels)
-        data = [faces.digest() for faces in sets]
-        for entry in entries:
-            if entry.channels != channels:
-                continue
-            folder = out / entry.name
-            result_path = folder / RESULT_FILE
-            basis = _basis(entry, base, data, seconds, source)
-            config = _planned(entry, base, train_faces, folder, seconds, basis)
-            if result_path.is_file():
-                done[entry.name] = json.loads(result_path.read_text())
-                say(f"{entry.name}: done before")
-                continue
-            say(
-                f"{entry.name}: {config.epochs} epochs of "
-                f"{config.faces_per_epoch or len(train_faces)} faces"
-            )
-            row = _run(
-                entry, config, train_faces, validation, test, folder, source, say
-            )
-            write_atomically(result_path, json.dumps(row, indent=1).encode())
-            done[entry.name] = row
-            _write_table(out, rows(), source)
-    _write_table(out, rows(), source)
+    with ExitStack() as stack:
+        # One set of pictures in memory at a time, and each read once.
+        for channels in dict.fromkeys(entry.channels for entry in entries):
+            train_faces, validation, test = sets = load(channels)
+            if not done:
+                stack.enter_context(_alone(out))
+            data = [faces.digest() for faces in sets]
+            for entry in entries:
+                if entry.channels != channels:
+                    continue
+                folder = out / entry.name
+                result_path = folder / RESULT_FILE
+                basis = _basis(entry, base, data, seconds, source)
+                config = _planned(entry, base, train_faces, folder, seconds, basis)
+                if result_path.is_file():
+                    done[entry.name] = json.loads(result_path.read_text())
+                    say(f"{entry.name}: done before")
+                    continue
+                say(
+                    f"{entry.name}: {config.epochs} epochs of "
+                    f"{config.faces_per_epoch or len(train_faces)} faces"
+                )
+                row = _run(
+                    entry, config, train_faces, validation, test, folder, source, say
+                )
+                write_atomically(result_path, json.dumps(row, indent=1).encode())
+                done[entry.name] = row
+                _write_table(out, rows(), source)
+        _write_table(out, rows(), source)
     return rows()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two that write into one folder would find each other's half-done runs. Raises
+    ``DataError`` where another one does."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK_FILE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"Another comparison writes into {out}. Wait for its end, or give "
+                "another --out."
+            ) from error
+        yield
 
 
 def _basis(

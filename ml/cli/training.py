@@ -341,16 +341,25 @@ def features(
     data: DataOption,
     model: ModelOption = SHIPPED_MODEL,
     out: Annotated[
-        Path | None, typer.Option(help="File to write; beside the model, if unsaid.")
+        Path | None,
+        typer.Option(
+            help="File to write; beside the model, if unsaid and the model is not the "
+            "shipped one."
+        ),
     ] = None,
     faces: Annotated[int, typer.Option(min=10, help="Training faces to keep.")] = 6000,
 ) -> None:
     """Write what refitting the head needs where there is no data folder."""
-    from ml.retraining import collect, save_retraining
+    from ml.retraining import SHIPPED_RETRAINING, collect, save_retraining
 
     classifier = EmotionClassifier.load(model)
     layout = find_layout(data)
     path = out or model.with_name("retraining.npz")
+    if out is None and path.resolve() == SHIPPED_RETRAINING.resolve():
+        raise DataError(
+            f"{path} comes with Mien: a site's head runs start from it. Name the file "
+            "to write with --out."
+        )
     check_place(path, layout, folder=False)
     with progress_bars() as progress:
         train_faces, validation = load_for_training(

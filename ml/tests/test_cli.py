@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from ml.consensus import NO_LABEL
 from ml.detection import MAX_FACES
 from ml.inference import SHIPPED_MODEL
 from ml.labels import EMOTIONS, Emotion
-from ml.manifest import load_manifest
+from ml.manifest import load_manifest, manifest_path
 from ml.tests.faces import ballots_for, draw_face, write_annotations, write_dataset
 from tests.pictures import encode, hopper, landscape
 
@@ -272,6 +273,22 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     assert not (out / "base-grey" / "trial").exists()
 
 
+def test_second_comparison_in_one_folder_says_that_one_is_running(
+    ml: Command, tmp_path: Path
+) -> None:
+    root, out = write_dataset(tmp_path / "data", 3), tmp_path / "compare"
+    out.mkdir()
+    with (out / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        done = ml(
+            *("compare", "--data", root, "--out", out, "--only", "base-grey"), code=2
+        )
+
+    assert f"Another comparison writes into {out}" in " ".join(done.stderr.split())
+    assert not (out / "base-grey").exists()
+
+
 def test_compare_takes_no_result_of_other_data_for_one_of_these(
     ml: Command, tmp_path: Path
 ) -> None:
@@ -483,6 +500,25 @@ def test_faces_that_nobody_agrees_on_are_refused_before_the_work(
     assert set(load_manifest(tmp_path / "m.onnx").metrics["test"]) == {"folder"}
     done = ml("evaluate", "--data", data, "--agreed", "0.9", code=2)
     assert "give a smaller --agreed" in done.stderr
+
+
+def test_features_that_ship_with_the_code_are_written_over_by_nobody_unasked(
+    ml: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_dataset(tmp_path / "data", 3)
+    shipped = tmp_path / "retraining.npz"
+    shipped.write_bytes(b"shipped")
+    monkeypatch.setattr("ml.retraining.SHIPPED_RETRAINING", shipped)
+    for path in (SHIPPED_MODEL, manifest_path(SHIPPED_MODEL)):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    model = tmp_path / SHIPPED_MODEL.name
+
+    done = ml("features", "--data", data, "--model", model, code=2)
+
+    assert "to write with --out" in " ".join(done.stderr.split())
+    assert shipped.read_bytes() == b"shipped"
+    ml("features", "--data", data, "--model", model, "--out", shipped)
+    assert shipped.read_bytes() != b"shipped"
 
 
 def test_faces_without_a_vote_for_an_emotion_leave_no_file(
