@@ -38,6 +38,7 @@ from webapp.curation.models import (
     Pause,
     QueueItem,
     QueueStatus,
+    Source,
 )
 
 LEASE: Final = timedelta(minutes=10)
@@ -149,8 +150,15 @@ def get_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
 
 def changeable_claims(*, person: User) -> QuerySet[Claim]:
     """What a person has labelled or skipped and can still change, the last one
-    first."""
+    first. What they adjudicated since is not changed from the desk."""
+    adjudicated = Correction.objects.filter(
+        face=OuterRef("face"),
+        author=person,
+        source=Source.ADJUDICATOR,
+        retracted_at__isnull=True,
+    )
     return Claim.objects.filter(
+        ~Exists(adjudicated),
         person=person,
         status__in=[ClaimStatus.VOTED, ClaimStatus.SKIPPED],
         ended_at__gt=timezone.now() - CHANGE_WINDOW,

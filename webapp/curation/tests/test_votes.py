@@ -420,6 +420,23 @@ def test_own_vote_counts_again_once_the_decision_is_taken_back() -> None:
     assert consensus_of(face).tally == [1, 0, 0, 0, 0, 0]
 
 
+def test_undo_at_the_desk_leaves_what_was_decided_elsewhere() -> None:
+    earlier, face = QueuedFaceFactory(), QueuedFaceFactory()
+    person = judge()
+    first, second = claim_faces(person=person, count=2)
+    submit_correction(person=person, claim_id=first.pk, verdict="happy")
+    submit_correction(person=person, claim_id=second.pk, verdict="happy")
+    adjudicate(person=person, face_id=second.face_id, verdict="sad")
+
+    with pytest.raises(Conflict, match="last hour"):
+        revise_correction(person=person, claim_id=second.pk, verdict="neutral")
+    undone = undo(person=person)
+
+    assert undone.face_id == first.face_id
+    assert {earlier.pk, face.pk} == {first.face_id, second.face_id}
+    assert consensus_of(second.face).verdict == "sad"
+
+
 def test_face_that_its_holder_adjudicates_is_before_them_no_more() -> None:
     face, person = QueuedFaceFactory(), judge()
     (claim,) = claim_faces(person=person)
