@@ -288,8 +288,9 @@ class PersonFigures:
 
     ``kappa`` is Cohen's, against what was decided on the same faces;
     ``agreement_by_verdict`` the share of each verdict of theirs that was decided so,
-    null where they never said it. Both, and ``gold``, count only labels that can be
-    changed no more: nobody learns from them how others see a face, and then agrees.
+    null where they never said it. Both, and ``gold``, count only what was said as an
+    annotator and can be changed no more: nobody learns from them how others see a face,
+    and then agrees.
     ``median_ms`` is how long a face took them.
     """
 
@@ -324,6 +325,8 @@ def people_figures(*, people: Sequence[User]) -> list[PersonFigures]:
     }
     for author, given, decided, count in (
         votes.filter(
+            # An adjudicator's word is what was decided: it would agree with itself.
+            source=Source.ANNOTATOR,
             created_at__lte=until,
             face__consensus__state=ConsensusState.DECIDED,
             face__consensus__votes__gte=2,

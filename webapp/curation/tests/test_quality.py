@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from ml.consensus import WeightedConsensus
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation.models import Claim, ClaimStatus, Consensus, Correction, Pause
-from webapp.curation.selectors import gold_candidates, training_labels
+from webapp.curation.selectors import (
+    gold_candidates,
+    person_figures,
+    training_labels,
+)
 from webapp.curation.services import consensus
 from webapp.curation.services.consensus import refresh_faces, weigh_people
 from webapp.curation.services.quality import (
@@ -201,6 +207,18 @@ def test_below_five_people_the_majority_stays() -> None:
 
     assert weigh_people() == 0
     assert not Consensus.objects.filter(method="weighted").exists()
+
+
+def test_adjudicator_is_not_measured_against_their_own_decision() -> None:
+    face, judge = QueuedFaceFactory(), PersonFactory(role=Role.ADJUDICATOR)
+    for verdict in ("happy", "sad", "neutral"):
+        vote(PersonFactory(), face, verdict)
+    adjudicate(person=judge, face_id=face.pk, verdict="happy")
+    Correction.objects.update(created_at=timezone.now() - timedelta(days=1))
+
+    figures = person_figures(person=judge)
+
+    assert (figures.votes, figures.agreement) == (1, None)
 
 
 class TestGoldCandidates:
