@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.db.models import F
 from django.utils import timezone
 
 from ml.labels import EMOTIONS
@@ -59,7 +60,9 @@ def _summarise(hour: datetime) -> int:
     unsure: Counter[str] = Counter()
     for version, not_sure, *values in (
         Prediction.objects.filter(
-            **{f"face__photo__{name}": value for name, value in within.items()}
+            # Versions that read along, or again, were shown to nobody.
+            model_version=F("face__photo__model_version"),
+            **{f"face__photo__{name}": value for name, value in within.items()},
         )
         .order_by()
         .values_list("model_version__version", "not_sure", *(e.value for e in EMOTIONS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -45,7 +46,7 @@ from webapp.core.storage import StorageAway
 from webapp.operations import health, hours, presence
 from webapp.operations.exposition import worker_exposition
 from webapp.operations.models import Presence, ServingHour
-from webapp.photos.models import FailureReason, Photo, PhotoStatus
+from webapp.photos.models import FailureReason, Photo, PhotoStatus, Prediction
 from webapp.photos.services.processing import (
     claim_photo,
     give_back_photo,
@@ -276,6 +277,22 @@ class TestHours:
 
         assert hours.summarise_hours() == 0
         assert ServingHour.objects.get().photos == 2
+
+    def test_faces_that_another_version_read_again_are_not_what_it_served(
+        self, champion: ModelVersion
+    ) -> None:
+        first, second = read_one(), read_one()
+        other = ModelVersion.objects.create(version="other", manifest={})
+        Prediction.objects.filter(face__photo=second).update(model_version=other)
+        Photo.objects.filter(pk=second.pk).update(model_version=other)
+        again = Prediction.objects.get(face__photo=first)
+        again.pk, again.model_version = uuid.uuid4(), other
+        again.save(force_insert=True)
+
+        hours.summarise_hours()
+
+        rows = ServingHour.objects.values_list("version", "photos", "faces")
+        assert sorted(rows) == [("other", 1, 1), ("tiny-1", 1, 1)]
 
     def test_counting_again_changes_nothing(self, champion: ModelVersion) -> None:
         read_one()
