@@ -184,7 +184,10 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
                     )
             except IntegrityError as error:
                 raise _bad_line(
-                    number, "this person has said something of this face already"
+                    number,
+                    "this person has said something of this face already, or another "
+                    "adjudicator has decided it; have that taken back, or leave the "
+                    "row out",
                 ) from error
             new += 1
             touched.add(row["face_id"])

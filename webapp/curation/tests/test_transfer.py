@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sqlite3
+import uuid
 from io import StringIO
 from pathlib import Path
 
@@ -29,7 +30,12 @@ from webapp.curation.services.transfer import (
     read_folder,
     read_jsonl,
 )
-from webapp.curation.services.votes import adjudicate_many, submit_correction, undo
+from webapp.curation.services.votes import (
+    adjudicate,
+    adjudicate_many,
+    submit_correction,
+    undo,
+)
 from webapp.curation.tests.factories import PersonFactory, QueuedFaceFactory
 
 pytestmark = pytest.mark.django_db
@@ -66,6 +72,18 @@ def forget() -> list[dict[str, object]]:
     Correction.objects.all().delete()
     User.objects.filter(claims=None).delete()
     return consensus
+
+
+def test_decision_that_another_one_stands_against_is_said() -> None:
+    face = QueuedFaceFactory()
+    adjudicate(
+        person=PersonFactory(role=Role.ADJUDICATOR), face_id=face.pk, verdict="sad"
+    )
+    (row,) = list(export_rows())
+    other = {**row, "id": str(uuid.uuid4()), "author": "somebody-else"}
+
+    with pytest.raises(DomainError, match="another adjudicator has decided it"):
+        import_rows(rows=[other])
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "folder"])
