@@ -51,7 +51,8 @@ def current_labels() -> list[TrainingLabel]:
 
 
 def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
-    """Freeze what curation gives now; the latest snapshot where that is the same.
+    """Freeze what curation gives now; the latest snapshot where that is the same, and
+    its rows still are what was hashed.
 
     A face keeps the side that it was on in an earlier snapshot. New faces go to one
     side in groups: all faces of a photo, and all that nearly are one of them. A
@@ -76,6 +77,7 @@ def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
             latest is not None
             and latest.labels_sha256 == fingerprint
             and latest.base == base
+            and snapshot_is_intact(snapshot=latest)
         ):
             return latest
         splits = _splits(labels, [_pixels(crops[label.face_id]) for label in labels])

@@ -327,6 +327,23 @@ def test_snapshot_that_was_changed_is_not_trained_on(labeller: Labeller) -> None
     assert "its hash differs" in run.message
 
 
+def test_run_after_one_whose_data_set_was_changed_freezes_another(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(2)
+    first = head_run()
+    SnapshotFace.objects.filter(snapshot=first.snapshot, label="happy").update(
+        label="sad"
+    )
+
+    again = head_run(seed=1)
+
+    assert again.state == RunState.DONE
+    assert again.snapshot is not None
+    assert again.snapshot != first.snapshot
+    assert again.snapshot.faces.filter(label="happy").count() == 2
+
+
 def test_face_of_the_frozen_evaluation_set_never_trains(
     labeller: Labeller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
