@@ -150,7 +150,8 @@ def get_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
 
 def changeable_claims(*, person: User) -> QuerySet[Claim]:
     """What a person has labelled or skipped and can still change, the last one
-    first. What they adjudicated since is not changed from the desk."""
+    first. What they adjudicated since is not changed from the desk, and what its
+    visitor took back is shown to nobody."""
     adjudicated = Correction.objects.filter(
         face=OuterRef("face"),
         author=person,
@@ -160,6 +161,7 @@ def changeable_claims(*, person: User) -> QuerySet[Claim]:
     return Claim.objects.filter(
         ~Exists(adjudicated),
         person=person,
+        face__photo__training_consent_at__isnull=False,
         status__in=[ClaimStatus.VOTED, ClaimStatus.SKIPPED],
         ended_at__gt=timezone.now() - CHANGE_WINDOW,
     ).order_by("-ended_at", "-pk")

@@ -243,6 +243,18 @@ def test_undone_face_that_was_given_back_waits_for_others() -> None:
     assert len(claim_faces(person=PersonFactory())) == 1
 
 
+def test_undo_passes_over_a_face_whose_consent_was_taken_back() -> None:
+    QueuedFaceFactory.create_batch(2)
+    person = PersonFactory()
+    first, second = vote(person, "happy"), vote(person, "sad")
+    Photo.objects.filter(faces=second.face).update(training_consent_at=None)
+
+    assert undo(person=person).face_id == first.face_id
+
+    second.refresh_from_db()
+    assert second.retracted_at is None
+
+
 def test_nothing_to_undo_is_said() -> None:
     with pytest.raises(NothingToUndo):
         undo(person=PersonFactory())
