@@ -16,6 +16,7 @@ from django.utils import timezone
 from PIL import Image
 
 from ml.data import FaceSet
+from ml.gate import is_right
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import ModelManifest, manifest_path, write_atomically
@@ -202,8 +203,8 @@ def _comparisons(
     champion: npt.NDArray[np.float64],
     candidate: npt.NDArray[np.float64],
 ) -> list[FaceComparison]:
-    before = champion.argmax(axis=1) == curated.labels
-    after = candidate.argmax(axis=1) == curated.labels
+    before = is_right(champion, curated.labels)
+    after = is_right(candidate, curated.labels)
     return [
         FaceComparison(
             run=run,
@@ -245,8 +246,9 @@ def _right_of(rows: list[FaceComparison]) -> dict[str, int]:
     words = [emotion.value for emotion in EMOTIONS]
 
     def right(answers: list[float | None], label: str) -> bool:
-        values = [value if value is not None else -1.0 for value in answers]
-        return words[values.index(max(values))] == label
+        values = [value for value in answers if value is not None]
+        # A candidate whose answers are no numbers is rejected, and shown all the same.
+        return len(values) == len(words) and words[values.index(max(values))] == label
 
     return {
         "faces": len(rows),

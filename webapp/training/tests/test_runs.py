@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
@@ -13,6 +14,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from ml.inference import EmotionClassifier
+from ml.labels import Emotion
 from webapp.accounts.models import User
 from webapp.core.errors import NotAllowed
 from webapp.curation.tests.factories import PersonFactory
@@ -29,6 +31,7 @@ from webapp.training.models import (
     TrainingRun,
 )
 from webapp.training.services import judging, runs
+from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.run_dirs import run_dir
 from webapp.training.services.snapshots import build_snapshot
 from webapp.training.tests.factories import Labeller, head_run
@@ -82,6 +85,18 @@ def test_more_faces_than_a_query_takes_ids_are_judged(
         connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
 
     assert sum(slices["faces easy to read"]) == len(rows) == 4
+
+
+def test_answers_that_are_no_numbers_are_right_on_no_face(labeller: Labeller) -> None:
+    labeller.face(Emotion.HAPPY)
+    rows = list(build_snapshot(base={}).faces.all())
+    curated = CuratedFaces(rows, np.zeros((1, 48, 48, 1), np.uint8))
+    happy, nothing = np.array([[0.7, 0.1, 0.1, 0.1]]), np.full((1, 4), np.nan)
+
+    (row,) = judging._comparisons(TrainingRun(), curated, happy, nothing)
+
+    assert (row.fixed, row.broken) == (False, True)
+    assert judging._right_of([row]) == {"faces": 1, "champion": 1, "candidate": 0}
 
 
 def test_same_snapshot_seed_and_machine_give_the_same_model_and_metrics(
