@@ -69,8 +69,13 @@ def parse_config(mode: Mode, given: dict[str, Any] | None) -> HeadConfig | FullC
             known = ", ".join(field.name for field in fields(kind))
             raise RunRefused(f"A {mode} run has no setting {name[:40]!r}, but {known}.")
         wanted = type(defaults[name])
-        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        fits = isinstance(value, wanted) or (
+            # Of hundreds of digits Python makes no float.
+            wanted is float and isinstance(value, int) and abs(value) < 2**63
+        )
         if not fits or (wanted is not bool and isinstance(value, bool)):
-            raise RunRefused(f"{name} must be a {wanted.__name__}, not {value!r}.")
+            raise RunRefused(
+                f"{name} must be a {wanted.__name__}, not {repr(value)[:40]}."
+            )
         values[name] = wanted(value)
     return kind(**values)

@@ -155,6 +155,7 @@ def test_same_labels_with_another_setting_are_worth_a_run(labeller: Labeller) ->
         ({"mode": "head", "config": {"stay": "much"}}, "must be a float"),
         ({"mode": "head", "config": {"keep_answers": 1}}, "must be a bool"),
         ({"mode": "head", "config": {"curated_weight": -1}}, "between 0 and 1000"),
+        ({"mode": "head", "config": {"stay": 10**400}}, "stay must be a float"),
         ({"mode": "full", "config": {"epochs": 0}}, "between 1 and 1000"),
         ({"mode": "full"}, "Set FER_DATASET_DIR"),
     ],
