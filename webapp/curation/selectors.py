@@ -10,7 +10,8 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 import numpy as np
-from django.db.models import Avg, Count, F, Min, Q, QuerySet, Window
+import numpy.typing as npt
+from django.db.models import Count, F, Min, Q, QuerySet, Window
 from django.db.models.functions import RowNumber, TruncDate
 from django.utils import timezone
 
@@ -38,9 +39,11 @@ from webapp.curation.services.priority import served_probabilities
 from webapp.curation.services.quality import GoldScore, gold_scores
 from webapp.photos.models import Face
 
+IntArray = npt.NDArray[np.int64]
+
 DAYS_SHOWN: Final = 30
 _KAPPA_FACES: Final = 5000
-"""Kappa looks at the latest so many faces: enough, and soon done."""
+"""Agreement is told of the latest so many faces: enough, and soon done."""
 
 _DURATIONS: Final = 500
 """How long a face takes is told of so many of a person's last labels."""
@@ -192,6 +195,7 @@ def queue_figures() -> QueueFigures:
         status=QueueStatus.WAITING, face__photo__training_consent_at__isnull=False
     )
     decided = Consensus.objects.filter(state=ConsensusState.DECIDED)
+    tallies = annotators_tallies()
     verdicts = dict(
         decided.order_by().values_list("verdict").annotate(count=Count("pk"))
     )
@@ -211,10 +215,10 @@ def queue_figures() -> QueueFigures:
         ),
         by_verdict={word: verdicts.get(word, 0) for word in VERDICTS},
         labels_per_day=labels_per_day(corrections=human_votes()),
-        agreement=Consensus.objects.filter(votes__gte=2).aggregate(
-            mean=Avg("agreement")
-        )["mean"],
-        kappa=overall_kappa(),
+        agreement=float((tallies.max(axis=1) / tallies.sum(axis=1)).mean())
+        if len(tallies)
+        else None,
+        kappa=fleiss_kappa(tallies),
         live=live_accuracy(),
         new_labels=count_new_labels(),
         gold_faces=GoldFace.objects.count(),
@@ -243,14 +247,20 @@ def labels_per_day(*, corrections: QuerySet[Correction]) -> list[tuple[date, int
     return [(day, counted.get(day, 0)) for day in days]
 
 
-def overall_kappa() -> float | None:
-    """Fleiss' kappa over the faces that were labelled last."""
-    tallies = list(
-        Consensus.objects.filter(votes__gte=2)
-        .order_by("-created_at")
-        .values_list("tally", flat=True)[:_KAPPA_FACES]
-    )
-    return fleiss_kappa(np.array(tallies, np.int64)) if tallies else None
+def annotators_tallies() -> IntArray:
+    """(N, 6): how many annotators said what of the faces that were labelled last, in
+    ``VERDICTS`` order, where two or more did. An adjudicator has seen their votes, and
+    tells nothing of how far people agree."""
+    tallies = []
+    rows = Consensus.objects.filter(votes__gte=2).order_by("-created_at")
+    for tally, method, verdict in rows.values_list("tally", "method", "verdict")[
+        :_KAPPA_FACES
+    ]:
+        if method == ConsensusMethod.ADJUDICATED:
+            tally[VERDICTS.index(verdict)] -= 1
+        if sum(tally) >= 2:
+            tallies.append(tally)
+    return np.array(tallies, np.int64).reshape(-1, len(VERDICTS))
 
 
 def disputed_faces() -> QuerySet[Consensus]:

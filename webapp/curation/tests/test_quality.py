@@ -15,6 +15,7 @@ from webapp.curation.models import Claim, ClaimStatus, Consensus, Correction, Pa
 from webapp.curation.selectors import (
     gold_candidates,
     person_figures,
+    queue_figures,
     training_labels,
 )
 from webapp.curation.services import consensus
@@ -219,6 +220,21 @@ def test_adjudicator_is_not_measured_against_their_own_decision() -> None:
     figures = person_figures(person=judge)
 
     assert (figures.votes, figures.agreement) == (1, None)
+
+
+def test_agreement_is_told_of_those_who_did_not_see_each_others_votes() -> None:
+    judge = PersonFactory(role=Role.ADJUDICATOR)
+    for said in (["happy", "happy"], ["sad", "sad"], ["happy", "sad", "neutral"]):
+        face = QueuedFaceFactory()
+        for verdict in said:
+            vote(PersonFactory(), face, verdict)
+    before = queue_figures()
+
+    adjudicate(person=judge, face_id=face.pk, verdict="sad")
+
+    after = queue_figures()
+    assert before.agreement == pytest.approx((1 + 1 + 1 / 3) / 3)
+    assert (after.agreement, after.kappa) == (before.agreement, before.kappa)
 
 
 class TestGoldCandidates:
