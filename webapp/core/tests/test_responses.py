@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,8 +100,26 @@ def test_upload_that_memory_does_not_hold_lies_in_no_folder(
     assert all(file.closed for file in files)
 
 
+class FullDisk(io.RawIOBase):
+    """As Linux's ``/dev/full``: a file that finds no room."""
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return 0
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @pytest.mark.django_db
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux alone has it")
 @pytest.mark.parametrize("path", ["/photos/", "/api/v1/batches"])
 @pytest.mark.parametrize("size", [2000, 200_000])
 def test_disk_that_uploads_have_filled_is_503_with_a_time_to_come_back(
@@ -109,7 +128,7 @@ def test_disk_that_uploads_have_filled_is_503_with_a_time_to_come_back(
     settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 1000
     monkeypatch.setattr(
         "webapp.core.uploads.tempfile.TemporaryFile",
-        lambda: Path("/dev/full").open("w+b"),  # noqa: SIM115
+        lambda: io.BufferedRandom(FullDisk()),
     )
     client = Client(enforce_csrf_checks=True, raise_request_exception=False)
     client.get("/")

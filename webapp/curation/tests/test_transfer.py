@@ -3,17 +3,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 import uuid
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
+from webapp.core.tests.queries import query_limit
 from webapp.curation.models import Consensus, Correction
 from webapp.curation.services import transfer
 from webapp.curation.services.claims import claim_faces
@@ -129,18 +128,15 @@ def test_folder_is_a_data_set_with_one_folder_a_label(
         export_folder(folder=tmp_path)
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has the limit")
 def test_more_faces_than_a_query_takes_names_leave(
-    history: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    history: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of 32,766 names, in SQLite as it comes; of two here."""
     monkeypatch.setattr(transfer, "_BATCH", 2)
-    most = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 2)
 
-    try:
+    with query_limit(2):
         assert export_folder(folder=tmp_path) == 3
-    finally:
-        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
 
 
 def test_faces_without_consent_do_not_leave() -> None:

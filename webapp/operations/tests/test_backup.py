@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import sqlite3
 import tarfile
 import threading
 from datetime import timedelta
@@ -23,6 +22,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from webapp.accounts import audit
 from webapp.accounts.models import User
+from webapp.core.tests.queries import query_limit
 from webapp.operations import backup
 from webapp.operations.backup import BackupError, restore_backup, save_backup
 from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
@@ -103,23 +103,18 @@ def test_commands_say_what_they_did(
     assert "are back" in said
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has the limit")
 def test_more_files_than_a_query_takes_names_come_back(
     read_photo: Photo, tmp_path: Path
 ) -> None:
-    """Of 32,766 names, in SQLite as it comes; of a hundred here."""
     for number in range(120):
         default_storage.save(f"photos/aa/{number}.jpg", ContentFile(b"x"))
     lost = PhotoFactory()
     default_storage.delete(lost.file_name)
     save_backup(path=tmp_path / "b.tar")
     wipe()
-    most = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 100)
 
-    try:
+    with query_limit(100):
         restored = restore_backup(path=tmp_path / "b.tar")
-    finally:
-        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
 
     assert (restored.files, restored.erased_meanwhile) == (122, 1)
     assert Photo.objects.get() == read_photo

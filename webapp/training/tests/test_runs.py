@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,13 +9,14 @@ import numpy as np
 import pytest
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from ml.inference import EmotionClassifier
 from ml.labels import Emotion
 from webapp.accounts.models import User
 from webapp.core.errors import NotAllowed
+from webapp.core.tests.queries import query_limit
 from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.services.erasure import delete_photo
 from webapp.registry.models import ModelVersion
@@ -69,20 +69,15 @@ def test_head_run_makes_a_judged_candidate(labeller: Labeller) -> None:
     json.dumps([run.report, run.decision], allow_nan=False)
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has the limit")
 def test_more_faces_than_a_query_takes_ids_are_judged(
     labeller: Labeller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 32,766 ids, in SQLite as it comes; of two here."""
     labeller.faces(1)
     rows = list(build_snapshot(base={}).faces.all())
     monkeypatch.setattr(judging, "_BATCH", 2)
-    most = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 2)
 
-    try:
+    with query_limit(2):
         slices = judging._slices(rows)
-    finally:
-        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
 
     assert sum(slices["faces easy to read"]) == len(rows) == 4
 
