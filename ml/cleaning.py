@@ -34,7 +34,7 @@ from ml.data import (
 )
 from ml.detection import FaceDetector
 from ml.duplicates import Groups, near_duplicates, thumbnails
-from ml.findings import Finding, Kind
+from ml.findings import CleaningResult, Finding, Judge, Kind
 from ml.images import (
     FORMATS,
     ImageRefused,
@@ -49,7 +49,6 @@ from ml.manifest import write_atomically
 from ml.preprocessing import crop_faces, whole_picture
 from ml.quality import contrasts
 from ml.suspicion import (
-    Judge,
     enough_for_folds,
     expected_answers,
     judge_by_votes,
@@ -76,27 +75,6 @@ _SUFFIXES: Final = {
     ".heic": ("HEIF",),
     ".heif": ("HEIF",),
 }
-
-
-@dataclass(slots=True)
-class CleaningResult:
-    """Findings, and a row for every file. ``suspicion`` (N,) belongs to the rows of
-    ``faces``: 1 minus the probability of the file's own label, which ``judge`` said.
-    """
-
-    findings: list[Finding]
-    rows: list[CleanedRow]
-    faces: FaceSet
-    splits: tuple[Split, ...]
-    suspicion: Float64Array
-    judge: Judge
-
-    def counts(self) -> dict[Kind, int]:
-        """Files by finding, in the order of ``Kind``."""
-        files: dict[Kind, set[str]] = {kind: set() for kind in Kind}
-        for finding in self.findings:
-            files[finding.finding].add(finding.file)
-        return {kind: len(names) for kind, names in files.items()}
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from ml import gallery
-from ml.cleaning import CleaningResult, write_cleaned
-from ml.findings import EXPLANATIONS, Finding, Kind
+from ml.cleaning import write_cleaned
+from ml.findings import EXPLANATIONS, CleaningResult, Finding, Kind
 from ml.manifest import write_atomically
 
 _SHOWN: Final = 48

@@ -1,10 +1,21 @@
-"""What can be wrong with a file of faces, in words."""
+"""What can be wrong with a file of faces, in words, and all that was found."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.data import CleanedRow, FaceSet, Split
+
+Float64Array = npt.NDArray[np.float64]
+
+Judge = Literal["model", "folds"]
+"""``model`` asks the classifier itself: good where it never saw these faces.
+``folds`` fits heads on its features, each face judged by heads that never saw it."""
 
 
 class Kind(StrEnum):
@@ -56,3 +67,24 @@ class Finding:
     file: str
     finding: Kind
     detail: str
+
+
+@dataclass(slots=True)
+class CleaningResult:
+    """Findings, and a row for every file. ``suspicion`` (N,) belongs to the rows of
+    ``faces``: 1 minus the probability of the file's own label, which ``judge`` said.
+    """
+
+    findings: list[Finding]
+    rows: list[CleanedRow]
+    faces: FaceSet
+    splits: tuple[Split, ...]
+    suspicion: Float64Array
+    judge: Judge
+
+    def counts(self) -> dict[Kind, int]:
+        """Files by finding, in the order of ``Kind``."""
+        files: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        for finding in self.findings:
+            files[finding.finding].add(finding.file)
+        return {kind: len(names) for kind, names in files.items()}

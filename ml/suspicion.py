@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +17,13 @@ import numpy.typing as npt
 from ml.consensus import NO_LABEL, VOTE_COLUMNS, strict_majority
 from ml.data import SPLITS, Layout, Progress, Split, read_annotations
 from ml.evaluate import read_set
-from ml.findings import Finding, Kind
+from ml.findings import CleaningResult, Finding, Judge, Kind
 from ml.inference import EmotionClassifier, softmax
 from ml.labels import EMOTIONS
-
-if TYPE_CHECKING:
-    from ml.cleaning import CleaningResult
 
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
-
-Judge = Literal["model", "folds"]
-"""``model`` asks the classifier itself: good where it never saw these faces.
-``folds`` fits heads on its features, each face judged by heads that never saw it."""
 
 FOLDS: Final = 5
 _MIN_FACES_FOR_FOLDS: Final = 40

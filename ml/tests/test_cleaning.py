@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml.cleaning import CleaningResult, clean
+from ml.cleaning import clean
 from ml.cleaning_report import write_cleaning
 from ml.consensus import NO_LABEL
 from ml.data import Layout, find_layout, load_for_training
 from ml.detection import FaceDetector
-from ml.findings import Kind
+from ml.findings import CleaningResult, Kind
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS, Emotion
 from ml.manifest import InputSpec

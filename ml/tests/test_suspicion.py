@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml.cleaning import CleaningResult, clean
+from ml.cleaning import clean
 from ml.data import find_layout
-from ml.findings import Kind
+from ml.findings import CleaningResult, Kind
 from ml.inference import EmotionClassifier
 from ml.labels import Emotion
 from ml.suspicion import measure_suspicion

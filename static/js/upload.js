@@ -2,7 +2,7 @@
 // Without this file the form still works: choose, then press the button.
 
 import { limitsOf, refusalOf, sizeWords } from "./upload/rules.js";
-import { NotNow, send, SILENT_WORDS } from "./upload/transfer.js";
+import { NotNow, renewPage, send, SILENT_WORDS } from "./upload/transfer.js";
 
 const form = document.querySelector("#upload");
 const find = (name) => form.querySelector(`[data-${name}]`);
@@ -223,8 +223,7 @@ function takeFrom(carrier, otherwise) {
 // Coming back with the browser's button: a fresh zone, not the photo of before.
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
-    // Another visit: what is sent now is not what was sent before.
-    form.elements.page.value = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    renewPage(form);
     reset();
   }
 });

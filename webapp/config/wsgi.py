@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
+import django
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.core.wsgi import get_wsgi_application
 from django.utils.http import parse_header_parameters
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
@@ -23,5 +23,9 @@ class Request(WSGIRequest):
         super().__init__(environ)
 
 
-WSGIHandler.request_class = Request
-application = get_wsgi_application()
+class Handler(WSGIHandler):
+    request_class = Request
+
+
+django.setup(set_prefix=False)
+application = Handler()

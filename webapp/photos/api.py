@@ -104,6 +104,15 @@ class FrameSerializer(serializers.Serializer[Any]):
     )
 
 
+def _idempotency_key(meaning: str) -> OpenApiParameter:
+    return OpenApiParameter(
+        "Idempotency-Key",
+        {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_LENGTH},
+        OpenApiParameter.HEADER,
+        description=f"Send it with each try of the same upload: {meaning}",
+    )
+
+
 class VisitorView(APIView):
     """A view that knows its visitor by an API key or else by a cookie, and asks for no
     token: nothing is changed at the word of another site.
@@ -173,18 +182,12 @@ class PhotosView(VisitorView):
         ),
         request={"multipart/form-data": UploadSerializer},
         parameters=[
-            OpenApiParameter(
-                "Idempotency-Key",
-                {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_LENGTH},
-                OpenApiParameter.HEADER,
-                description=(
-                    "Send it with each try of the same upload: the same key with the "
-                    "same photo and the same `keep` and `train` returns the first "
-                    "photo and its secret, and with others it is an error (422). It "
-                    "should be a key that nobody can guess, such as a random UUID: "
-                    "without a cookie, whoever has it, the photo and the same address "
-                    "is taken for who sent it first."
-                ),
+            _idempotency_key(
+                "the same key with the same photo and the same `keep` and `train` "
+                "returns the first photo and its secret, and with others it is an "
+                "error (422). It should be a key that nobody can guess, such as a "
+                "random UUID: without a cookie, whoever has it, the photo and the same "
+                "address is taken for who sent it first."
             )
         ],
         responses={202: AcceptedSerializer, 422: _ERROR, **_REFUSALS},
@@ -335,15 +338,10 @@ class BatchesView(VisitorView):
         summary="Submit up to 50 photos, or a zip of them",
         request={"multipart/form-data": BatchUploadSerializer},
         parameters=[
-            OpenApiParameter(
-                "Idempotency-Key",
-                {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_LENGTH},
-                OpenApiParameter.HEADER,
-                description=(
-                    "Send it with each try of the same upload: the same key with the "
-                    "same files in the same order and the same `keep` and `train`, "
-                    "from the same API key or cookie, returns the first batch."
-                ),
+            _idempotency_key(
+                "the same key with the same files in the same order and the same "
+                "`keep` and `train`, from the same API key or cookie, returns the "
+                "first batch."
             )
         ],
         responses={202: PhotoBatchSerializer, **_REFUSALS},

@@ -3,7 +3,7 @@
 // page is hidden or left, and on Stop. Without this file the form takes a photo with
 // the device's own camera.
 
-import { send, SILENT_WORDS } from "../upload/transfer.js";
+import { renewPage, send, SILENT_WORDS } from "../upload/transfer.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
 import { grabFrame } from "./frames.js";
 import { LiveLoop } from "./live.js";
@@ -525,8 +525,7 @@ addEventListener("pagehide", leave);
 
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
-    // Another visit: what is sent now is not what was sent before.
-    form.elements.page.value = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    renewPage(form);
     forgetShot();
     turnOff();
   }

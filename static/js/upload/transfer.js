@@ -62,6 +62,11 @@ export function send(form, { signal, onProgress, onSilence }) {
   });
 }
 
+/** Of a page that is shown again: what it sends now is not what it sent before. */
+export function renewPage(form) {
+  form.elements.page.value = crypto.getRandomValues(new Uint32Array(4)).join("-");
+}
+
 /** Not what was changed, moved or unplugged since it was chosen, nor a folder. */
 async function isReadable(form) {
   const files = [...new FormData(form).values()].filter((it) => it instanceof File);

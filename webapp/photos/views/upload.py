@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -63,21 +62,25 @@ def upload(request: HttpRequest) -> HttpResponseBase:
     allowed = {"visitor_key": visitor.key, **choices}
     try:
         count_uploads(request, visitor_of(request), files)
+        # A browser whose connection breaks sends a form again by itself, and so do
+        # people: the same from the same page is taken once.
+        page = form.cleaned_data["page"]
+        sent = hash_files(files, **choices) if page else ""
         if len(files) == 1 and not is_zip(files[0]):
-            data = files[0].read()
             photo = submit_photo(
-                data=data,
+                data=files[0].read(),
                 **allowed,
                 idempotency_scopes=[visitor.key],
-                idempotency_key=_sending_key(form, data),
+                # A page may send another photo, too: of its own it is no key.
+                idempotency_key=f"{page}:{sent}" if page else "",
             )
             response = see_other("photos:result", photo_id=photo.pk)
         else:
             batch = submit_batch(
                 files=((file.name, file.read()) for file in files),
                 **allowed,
-                idempotency_key=form.cleaned_data["page"],
-                upload_sha256=hash_files(files, **choices),
+                idempotency_key=page,
+                upload_sha256=sent,
             )
             response = see_other("photos:batch", batch_id=batch.pk)
     except DomainError as error:
@@ -99,16 +102,6 @@ def try_example(request: HttpRequest, name: str) -> HttpResponse:
     response = see_other("photos:result", photo_id=photo.pk)
     remember_visitor(response, visitor)
     return response
-
-
-def _sending_key(form: PhotoForm, data: bytes) -> str:
-    """The same for the same photo and choices from the same page: a browser whose
-    connection breaks sends a form again by itself, and so do people."""
-    page: str = form.cleaned_data["page"]
-    if not page:
-        return ""
-    allowed = [form.cleaned_data[name] for name in ("keep", "train")]
-    return f"{page}:{allowed}:{hashlib.sha256(data).hexdigest()}"
 
 
 def _render_home(
