@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -104,10 +104,13 @@ def compare(
     def rows() -> list[dict[str, Any]]:
         return [done[entry.name] for entry in entries if entry.name in done]
 
-    with _alone(out):
+    with ExitStack() as stack:
         # One set of pictures in memory at a time, and each read once.
         for channels in dict.fromkeys(entry.channels for entry in entries):
             train_faces, validation, test = sets = load(channels)
+            # Not before the data was read: what is refused then writes nothing.
+            if not done:
+                stack.enter_context(_alone(out))
             data = [faces.digest() for faces in sets]
             for entry in entries:
                 if entry.channels != channels:
