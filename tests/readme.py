@@ -30,7 +30,7 @@ def figures(manifest: dict[str, Any]) -> str:
     by_people = manifest["metrics"]["test"]["consensus"]
     by_folder = manifest["metrics"]["test"]["folder"]
     lines = [
-        f"Model `{manifest['version']}`, on test faces that chose nothing:",
+        f"Model `{manifest['version']}`, on test faces that nothing was fitted to:",
         "",
         "| against | faces | accuracy | macro F1 |",
         "|---|---|---|---|",
