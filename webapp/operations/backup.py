@@ -37,15 +37,20 @@ from django.db import Error as DatabaseError
 from django.db import connection, models, transaction
 from django.db.migrations.recorder import MigrationRecorder
 
+from webapp.accounts.models import User
+from webapp.accounts.services import DEMO_PEOPLE
 from webapp.photos.models import Photo
 from webapp.photos.services.erasure import erase_expired_photos
+from webapp.registry.models import ModelVersion, Promotion
 
 FORMAT: Final = 1
 _ROWS: Final = "database.jsonl.gz"
 _FILES: Final = "files/"
 _MANIFEST: Final = "manifest.json"
 _CHUNK: Final = 1024 * 1024
-_FILE_NAME: Final = re.compile(r"[\w-]+(/[\w.-]+)+")
+# No part of a name begins with a dot: none leads elsewhere, and none is of the store's
+# own making.
+_FILE_NAME: Final = re.compile(r"[\w-]+(/[\w-][\w.-]*)+")
 
 # Sessions end with a restore: who was logged in logs in again. The beat's mark of its
 # last change is made anew when its schedule is saved.
@@ -56,6 +61,8 @@ _LEFT_OUT: Final = frozenset(
         "django_celery_beat.periodictasks",
     }
 )
+# Rows that bootstrap and the beat make by themselves, and tries to log in.
+_MADE_ANEW: Final = frozenset({"auth", "contenttypes", "django_celery_beat", "axes"})
 
 
 class BackupError(Exception):
@@ -102,8 +109,8 @@ def restore_backup(*, path: Path, replace: bool = False) -> Summary:
     """Bring rows and files back, after every member's hash was checked.
 
     Rows come in one transaction: all or none. With ``replace`` what is there gives
-    way, else the database must be empty. Raises ``BackupError``, and then no row has
-    changed.
+    way, else the site may hold no more than ``bootstrap`` makes. Raises
+    ``BackupError``, and then no row has changed, but where it says that they are back.
     """
     try:
         with tarfile.open(path, "r:") as archive:
@@ -112,12 +119,18 @@ def restore_backup(*, path: Path, replace: bool = False) -> Summary:
             # Files first: a row without its file would be a lie.
             present = _restore_files(archive, manifest)
             rows = _restore_rows(archive)
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, DatabaseError, tarfile.TarError, EOFError) as error:
         raise BackupError(f"{path} cannot be restored: {error}") from error
-    erased = _drop_photos_without_file(present)
-    # What was due while the backup lay there is due now.
-    while due := erase_expired_photos():
-        erased += due
+    try:
+        erased = _drop_photos_without_file(present)
+        # What was due while the backup lay there is due now.
+        while due := erase_expired_photos():
+            erased += due
+    except (OSError, DatabaseError) as error:
+        raise BackupError(
+            "All rows and files are back, but photos that were due for erasure may be "
+            f"among them: {error}. Restore again with --replace."
+        ) from error
     return Summary(rows, len(present), path.stat().st_size, erased)
 
 
@@ -228,7 +241,7 @@ def _stored_names(folder: str) -> Iterator[str]:
         return
     for name in sorted(names):
         path = f"{folder}/{name}" if folder else name
-        if _FILE_NAME.fullmatch(path) and not name.startswith("."):
+        if _FILE_NAME.fullmatch(path):
             yield path
     for name in sorted(folders):
         yield from _stored_names(f"{folder}/{name}" if folder else name)
@@ -271,11 +284,33 @@ def _check_state(manifest: dict[str, Any], replace: bool) -> None:
             "The backup is of another release: its tables differ. Restore it with that "
             "release (manage.py bootstrap makes its tables), then upgrade."
         )
-    if not replace and Photo.objects.exists():
+    found = [] if replace else _found()
+    if found:
         raise BackupError(
-            "There are photos here already. Restore into an empty site, or say "
-            "--replace to give all of them up."
+            f"This site is not empty: it holds {', '.join(found)}. Restore into an "
+            "empty site, or say --replace to give all of that up."
         )
+
+
+def _found() -> list[str]:
+    """What a restore would wipe out and ``bootstrap`` would not make again."""
+    found = []
+    for model in _models():
+        if model._meta.app_label in _MADE_ANEW:
+            continue
+        rows = model._base_manager.all()
+        if model is User:
+            rows = rows.exclude(username__in=[name for name, _, _ in DEMO_PEOPLE])
+        elif model is ModelVersion:
+            rows = rows.exclude(shipped=True)
+        elif model is Promotion:
+            rows = rows.exclude(promoted_by=None)
+        count = rows.count()
+        if count:
+            meta = model._meta
+            name = meta.verbose_name if count == 1 else meta.verbose_name_plural
+            found.append(f"{count} {name}")
+    return found
 
 
 def _restore_files(archive: tarfile.TarFile, manifest: dict[str, Any]) -> set[str]:

@@ -16,15 +16,16 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from webapp.accounts import audit
-from webapp.accounts.models import User
+from webapp.accounts.models import Invitation, Role, User
 from webapp.core.tests.queries import query_limit
 from webapp.operations import backup
 from webapp.operations.backup import BackupError, restore_backup, save_backup
+from webapp.operations.models import ServingHour
 from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
 from webapp.photos.services.processing import claim_photo, process_claimed_photo
 from webapp.photos.tests.factories import PhotoFactory
@@ -139,6 +140,50 @@ def test_photos_that_are_there_are_not_given_up_unasked(
     assert Photo.objects.count() == 2
 
 
+@pytest.mark.parametrize("kind", ["person", "entry", "hour", "model", "invitation"])
+def test_site_without_photos_is_not_given_up_unasked(kind: str, tmp_path: Path) -> None:
+    save_backup(path=tmp_path / "b.tar")
+    empty = snapshot()
+    {
+        "person": lambda: User.objects.create_user("eve"),
+        "entry": lambda: audit.record(actor=None, action="tested", subject="restore"),
+        "hour": lambda: ServingHour.objects.create(
+            **dict.fromkeys(
+                ("photos", "faces", "not_sure", "wait_p50_ms", "wait_p95_ms"), 1
+            ),
+            hour=timezone.now(),
+            emotions={},
+        ),
+        "model": lambda: ModelVersion.objects.create(version="own", manifest={}),
+        "invitation": lambda: Invitation.objects.create(
+            role=Role.ANNOTATOR, expires_at=timezone.now()
+        ),
+    }[kind]()
+    before = snapshot()
+
+    with pytest.raises(BackupError, match=r"not empty: it holds 1 .*--replace"):
+        restore_backup(path=tmp_path / "b.tar")
+
+    assert snapshot() == before
+    restore_backup(path=tmp_path / "b.tar", replace=True)
+    assert snapshot() == empty
+
+
+def test_site_that_only_bootstrap_made_takes_a_backup(
+    read_photo: Photo, tmp_path: Path
+) -> None:
+    save_backup(path=tmp_path / "b.tar")
+    wipe()
+    call_command("bootstrap", "--without-static")
+    assert User.objects.exists()
+    assert ModelVersion.objects.exists()
+
+    restore_backup(path=tmp_path / "b.tar")
+
+    assert Photo.objects.get() == read_photo
+    assert not User.objects.exists()
+
+
 def test_photo_whose_time_is_up_does_not_come_back(
     read_photo: Photo, tmp_path: Path
 ) -> None:
@@ -204,11 +249,19 @@ def test_backup_that_was_tampered_with_changes_nothing(
     assert snapshot() == before
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        *("../../escaped", "photos/../../../escaped", "photos/../models/x.onnx"),
+        *("photos/./x.jpg", "photos/.x.jpg", "photos//x.jpg", "x.jpg"),
+    ],
+)
 def test_name_that_leads_elsewhere_is_refused(
-    read_photo: Photo, tmp_path: Path
+    inside: str, read_photo: Photo, tmp_path: Path
 ) -> None:
     save_backup(path=tmp_path / "b.tar")
-    name = "files/../../escaped"
+    before = set(backup._stored_names(""))
+    name = f"files/{inside}"
     with tarfile.open(tmp_path / "b.tar") as archive:
         manifest = json.loads(archive.extractfile("manifest.json").read())
     manifest["sha256"][name] = (
@@ -219,7 +272,8 @@ def test_name_that_leads_elsewhere_is_refused(
     with pytest.raises(BackupError, match="may not be"):
         restore_backup(path=rewritten(tmp_path / "b.tar", change), replace=True)
 
-    assert not (tmp_path / "escaped").exists()
+    assert set(backup._stored_names("")) == before
+    assert Photo.objects.get() == read_photo
 
 
 def test_half_a_backup_and_something_else_are_refused(tmp_path: Path) -> None:
@@ -239,6 +293,33 @@ def test_backup_of_another_release_says_what_to_do(
 
     with pytest.raises(BackupError, match="with that release"):
         restore_backup(path=tmp_path / "b.tar", replace=True)
+
+
+def test_database_that_goes_away_is_said_in_a_sentence(
+    read_photo: Photo, tmp_path: Path
+) -> None:
+    save_backup(path=tmp_path / "b.tar")
+
+    def away(*_: object) -> None:
+        raise OperationalError("the server went away")
+
+    with (
+        connection.execute_wrapper(away),
+        pytest.raises(BackupError, match=r"cannot be restored: the server went away"),
+    ):
+        restore_backup(path=tmp_path / "b.tar", replace=True)
+    with (
+        connection.execute_wrapper(
+            lambda execute, sql, *rest: (
+                away()
+                if "photos_photo" in sql and "SELECT" in sql
+                else execute(sql, *rest)
+            )
+        ),
+        pytest.raises(BackupError, match=r"are back, but .* Restore again"),
+    ):
+        restore_backup(path=tmp_path / "b.tar", replace=True)
+    assert Photo.objects.get() == read_photo
 
 
 def test_backup_holds_up_nobody_who_writes(read_photo: Photo, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--replace",
             action="store_true",
-            help="Give up the photos and rows that are there.",
+            help="Give up all that is there: photos, people, labels, runs, the audit.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
