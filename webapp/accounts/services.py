@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -55,6 +56,35 @@ def seed_demo_people() -> list[tuple[str, str, str]]:
         for name, role, password in DEMO_PEOPLE
         if name in known
     ]
+
+
+@transaction.atomic
+def close_known_passwords() -> list[str]:
+    """Outside a demo, void the published passwords of its people; who had one.
+
+    They come with a demo's database or its backup. ``manage.py changepassword`` opens
+    such an account again.
+    """
+    if settings.DEMO:
+        return []
+    closed = []
+    for name, _, password in DEMO_PEOPLE:
+        person = User.objects.select_for_update().filter(username=name).first()
+        if person is None or not person.check_password(password):
+            continue
+        person.set_unusable_password()
+        person.save(update_fields=["password"])
+        audit.record(actor=None, action="voided a known password", subject=name)
+        closed.append(name)
+    return closed
+
+
+def said_of_closed(names: Sequence[str]) -> str:
+    """What to tell the operator about ``close_known_passwords``."""
+    return (
+        f"The demo's published passwords do not open this site any more: "
+        f"{', '.join(names)}. Give a new one with: manage.py changepassword {names[0]}"
+    )
 
 
 @transaction.atomic

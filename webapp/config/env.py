@@ -18,6 +18,10 @@ _FALSE = {"0", "false", "no", "off", ""}
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
 _RATE: Final = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)")
 _ORIGIN: Final = re.compile(r"https?://[^/?#\s]+")
+# Nobody's site has a name that ends in .test (RFC 6761).
+_OWN_MACHINE: Final = re.compile(
+    r"(.+\.)?localhost|127(\.\d{1,3}){3}|\[::1\]|[\w-]+\.test"
+)
 _DIGITS_MAX: Final = 15
 
 
@@ -116,6 +120,11 @@ def hosts(name: str, default: str = "") -> list[str]:
                 f"mien.example,www.mien.example; not {host[:80]!r}."
             )
     return names
+
+
+def is_own_machine(host: str) -> bool:
+    """Whether the name leads from this machine to itself, or is kept for tests."""
+    return bool(_OWN_MACHINE.fullmatch(host.lower()))
 
 
 def origins(name: str) -> list[str]:

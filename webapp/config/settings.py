@@ -391,10 +391,20 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CSRF_FAILURE_VIEW = "webapp.core.views.csrf_failure"
-if env.flag("MIEN_BEHIND_TLS_PROXY"):
+BEHIND_TLS_PROXY = env.flag("MIEN_BEHIND_TLS_PROXY")
+if BEHIND_TLS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-if DEMO and env.flag("MIEN_HTTPS"):
-    raise ImproperlyConfigured("MIEN_DEMO has known passwords: never serve it.")
+if DEMO and (
+    SECURE
+    or BEHIND_TLS_PROXY
+    or NUM_PROXIES
+    or not all(map(env.is_own_machine, ALLOWED_HOSTS))
+):
+    raise ImproperlyConfigured(
+        "MIEN_DEMO has known passwords: never serve it. Set MIEN_DEMO=0, or leave out "
+        "MIEN_HTTPS, MIEN_BEHIND_TLS_PROXY, MIEN_NUM_PROXIES and the names of other "
+        "machines in MIEN_ALLOWED_HOSTS."
+    )
 
 # --- Rates: for one browser and for one address; none where the text is empty --------
 RATES_STORAGE_URL = CACHE_URL.replace("unix://", "redis+unix://", 1)

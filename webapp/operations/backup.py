@@ -38,7 +38,7 @@ from django.db import connection, models, transaction
 from django.db.migrations.recorder import MigrationRecorder
 
 from webapp.accounts.models import User
-from webapp.accounts.services import DEMO_PEOPLE
+from webapp.accounts.services import DEMO_PEOPLE, close_known_passwords
 from webapp.photos.models import Photo
 from webapp.photos.services.erasure import erase_expired_photos
 from webapp.registry.models import ModelVersion, Promotion
@@ -77,6 +77,7 @@ class Summary:
     files: int
     size_bytes: int
     erased_meanwhile: int = 0
+    passwords_closed: tuple[str, ...] = ()
 
 
 def save_backup(*, path: Path) -> Summary:
@@ -122,16 +123,18 @@ def restore_backup(*, path: Path, replace: bool = False) -> Summary:
     except (OSError, DatabaseError, tarfile.TarError, EOFError) as error:
         raise BackupError(f"{path} cannot be restored: {error}") from error
     try:
+        closed = close_known_passwords()
         erased = _drop_photos_without_file(present)
         # What was due while the backup lay there is due now.
         while due := erase_expired_photos():
             erased += due
     except (OSError, DatabaseError) as error:
         raise BackupError(
-            "All rows and files are back, but photos that were due for erasure may be "
-            f"among them: {error}. Restore again with --replace."
+            "All rows and files are back, but photos that were due for erasure, or a "
+            f"demo's passwords, may be among them: {error}. Restore again with "
+            "--replace."
         ) from error
-    return Summary(rows, len(present), path.stat().st_size, erased)
+    return Summary(rows, len(present), path.stat().st_size, erased, tuple(closed))
 
 
 def _write(handle: IO[bytes], beside: Path) -> Summary:

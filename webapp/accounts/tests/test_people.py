@@ -11,8 +11,8 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from webapp.accounts import audit
-from webapp.accounts.models import Role, User
-from webapp.accounts.services import seed_demo_people
+from webapp.accounts.models import AuditEntry, Role, User
+from webapp.accounts.services import close_known_passwords, seed_demo_people
 from webapp.accounts.visitors import (
     COOKIE_NAME,
     new_visitor,
@@ -43,6 +43,28 @@ def test_public_site_has_no_known_passwords(settings: LazySettings) -> None:
         seed_demo_people()
 
     assert not User.objects.exists()
+
+
+@pytest.mark.django_db
+def test_published_passwords_of_a_demo_open_no_public_site(
+    settings: LazySettings,
+) -> None:
+    settings.DEMO = True
+    people = seed_demo_people()
+    (first, _, _), (second, _, password) = people
+    changed = User.objects.get(username=first)
+    changed.set_password("another one entirely")
+    changed.save()
+    assert close_known_passwords() == []
+    settings.DEMO = False
+
+    assert close_known_passwords() == [second]
+    assert close_known_passwords() == []
+
+    assert User.objects.get(username=first).check_password("another one entirely")
+    assert not User.objects.get(username=second).check_password(password)
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.subject) == ("voided a known password", second)
 
 
 @pytest.mark.django_db

@@ -80,6 +80,21 @@ def test_public_site_gets_no_people_with_known_passwords(
     assert not User.objects.exists()
 
 
+def test_public_site_on_a_demos_home_is_not_opened_by_known_passwords(
+    shipped: Path, settings: LazySettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("bootstrap")
+    settings.DEMO = False
+    capsys.readouterr()
+
+    call_command("bootstrap")
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "ada, max. Give a new one with: manage.py changepassword" in said.err
+    assert not any(person.has_usable_password() for person in User.objects.all())
+
+
 def test_broken_model_is_said_in_a_sentence(shipped: Path) -> None:
     shipped.write_bytes(b"no model")
 

@@ -218,11 +218,31 @@ class TestProduction:
         )
         assert not (tmp_path / "secret_key").exists()
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("MIEN_HTTPS", "1"),
+            ("MIEN_BEHIND_TLS_PROXY", "1"),
+            ("MIEN_NUM_PROXIES", "1"),
+            *[
+                ("MIEN_ALLOWED_HOSTS", host)
+                for host in (
+                    "mien.example",
+                    "*",
+                    ".example",
+                    "192.0.2.7",
+                    "localhost.x",
+                )
+            ],
+        ],
+    )
     def test_demo_with_its_known_passwords_is_never_served(
-        self, tmp_path: Path
+        self, name: str, value: str, tmp_path: Path
     ) -> None:
-        said = settings_say(tmp_path, "", **PRODUCTION, MIEN_DEMO="1", MIEN_HTTPS="1")
+        own = {"MIEN_ALLOWED_HOSTS": "127.0.0.1,localhost,[::1],mien.localhost"}
 
+        assert settings_say(tmp_path, "print(s.DEMO)", **own, MIEN_DEMO="1") == "True"
+        said = settings_say(tmp_path, "", **own | {name: value}, MIEN_DEMO="1")
         assert "known passwords" in said
 
     def test_cookies_and_transport_are_secure(self, tmp_path: Path) -> None:

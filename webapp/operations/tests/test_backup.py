@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.conf import LazySettings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
@@ -22,6 +23,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from webapp.accounts import audit
 from webapp.accounts.models import Invitation, Role, User
+from webapp.accounts.services import seed_demo_people
 from webapp.core.tests.queries import query_limit
 from webapp.operations import backup
 from webapp.operations.backup import BackupError, restore_backup, save_backup
@@ -182,6 +184,21 @@ def test_site_that_only_bootstrap_made_takes_a_backup(
 
     assert Photo.objects.get() == read_photo
     assert not User.objects.exists()
+
+
+def test_backup_of_a_demo_brings_no_known_password(
+    tmp_path: Path, settings: LazySettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed_demo_people()
+    save_backup(path=tmp_path / "b.tar")
+    wipe()
+    settings.DEMO = False
+
+    call_command("restore", str(tmp_path / "b.tar"))
+
+    assert User.objects.count() == 2
+    assert not any(person.has_usable_password() for person in User.objects.all())
+    assert "manage.py changepassword" in capsys.readouterr().err
 
 
 def test_photo_whose_time_is_up_does_not_come_back(

@@ -24,7 +24,11 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from ml.manifest import ManifestError, ModelFileError, write_atomically
-from webapp.accounts.services import seed_demo_people
+from webapp.accounts.services import (
+    close_known_passwords,
+    said_of_closed,
+    seed_demo_people,
+)
 from webapp.registry.services import register_shipped_model
 
 NOT_SERVED: Final = ["*.js.map", "*/redoc", "rest_framework"]
@@ -66,6 +70,8 @@ class Command(BaseCommand):
         if settings.DEMO:
             for username, password, role in seed_demo_people():
                 self.stdout.write(f"{role}: {username}, password {password}")
+        elif closed := close_known_passwords():
+            self.stderr.write(said_of_closed(closed))
 
     def _migrate(self) -> None:
         """Only with something to apply: the signals afterwards take a second."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from webapp.accounts.services import said_of_closed
 from webapp.operations.backup import BackupError, restore_backup
 
 
@@ -29,6 +30,8 @@ class Command(BaseCommand):
             summary = restore_backup(path=path, replace=options["replace"])
         except BackupError as error:
             raise CommandError(str(error)) from error
+        if summary.passwords_closed:
+            self.stderr.write(said_of_closed(summary.passwords_closed))
         self.stdout.write(
             f"{path}: {summary.rows} rows and {summary.files} files are back; "
             f"{summary.erased_meanwhile} photos were due for erasure and are gone"
