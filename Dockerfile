@@ -36,12 +36,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     PROMETHEUS_MULTIPROC_DIR=/tmp/metrics
 # Static files are part of the image: nothing is written while it runs. The key is for
 # this one command, and opens nothing.
-RUN mkdir -p /tmp/metrics /srv/mien \
+RUN mkdir -p /tmp/metrics /srv/mien/training \
     && MIEN_SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe(50))') \
        python manage.py collectstatic --noinput --verbosity 0 \
        --ignore '*.js.map' --ignore '*/redoc' --ignore rest_framework \
     && python -m compileall -q ml webapp \
-    && rm -rf /tmp/metrics
+    && rm -rf /tmp/metrics \
+    # A volume that is mounted there takes over whom it belongs to.
+    && chown ${USER_ID}:${USER_ID} /srv/mien/training
 USER ${USER_ID}:${USER_ID}
 EXPOSE 8000
 ENTRYPOINT ["python", "-m", "webapp.config.serve"]

@@ -438,7 +438,8 @@ CURATION_SAMPLE_PERCENT = env.integer("MIEN_CURATION_SAMPLE_PERCENT", 5, maximum
 RETRAIN_AFTER_LABELS = env.integer("MIEN_RETRAIN_AFTER_LABELS", 50, 1)
 
 # --- Training ---------------------------------------------------------------------
-# The folder of the data set, where the training worker runs; full runs need it.
+# The folder of the data set, where the training worker runs; full runs need it. Web
+# is told the same, to know whether there is one, and does not look into it.
 DATASET_DIR = env.text("FER_DATASET_DIR", "")
 # Whether a candidate that the gate lets through serves without anybody's word.
 AUTO_PROMOTE = env.flag("MIEN_AUTO_PROMOTE")

@@ -42,7 +42,7 @@ from webapp.training.errors import RunFailed, RunRefused
 _NO_FOLDER: Final = (
     "A full run trains the whole network and needs the pictures that it was trained "
     "on. Set FER_DATASET_DIR to the folder of the data set where the training worker "
-    "runs, or choose a head run, which needs none."
+    "runs, for web and for that worker, or choose a head run, which needs none."
 )
 
 
