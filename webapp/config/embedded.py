@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -73,9 +74,8 @@ class Log:
     size that keeps one predecessor."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("ab")
+        self._file = self._opened()
         self._terminal = True
         self._coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
@@ -98,12 +98,21 @@ class Log:
             # Whoever read our output is gone; the file goes on.
             self._terminal = False
 
+    def _opened(self) -> io.BufferedWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self._path.open("ab")
+
     def _to_file(self, data: bytes) -> None:
         try:
+            if self._file.closed:
+                # What failed the last time may be well again.
+                self._file = self._opened()
             if self._file.tell() + len(data) > _LOG_MAX_BYTES:
                 self._file.close()
-                self._path.replace(self._path.with_suffix(".1.log"))
-                self._file = self._path.open("ab")
+                # Somebody may have removed it.
+                with suppress(FileNotFoundError):
+                    self._path.replace(self._path.with_suffix(".1.log"))
+                self._file = self._opened()
             self._file.write(data)
             self._file.flush()
         except (OSError, ValueError) as error:
@@ -256,12 +265,18 @@ class Supervisor:
         # What a visitor waits for gets the cores first.
         for service in services[:2]:
             self._start(service)
-        await self._wait_for_web()
+        answers = await self._wait_for_web()
         for service in services[2:]:
             self._start(service)
         url = f"http://{HOST}:{self.port}/"
         seconds = time.monotonic() - started_at
-        self.log.line("mien", f"Mien is at {url} (ready in {seconds:.1f} s)")
+        self.log.line(
+            "mien",
+            f"Mien is at {url} (ready in {seconds:.1f} s)"
+            if answers
+            else f"Mien will be at {url} once web answers; the lines above say why it "
+            "does not",
+        )
         for line in greeting:
             # Passwords: for the person in front of the screen.
             self.log.line("mien", f"  {line}", keep=False)
@@ -335,14 +350,16 @@ class Supervisor:
             raise Refused("The site could not be prepared; the lines above say why.")
         return said.decode(errors="replace").splitlines()
 
-    async def _wait_for_web(self) -> None:
-        """The socket listens already: a request waits there until web takes it."""
+    async def _wait_for_web(self) -> bool:
+        """Whether web answers in time. The socket listens already: a request waits
+        there until web takes it."""
         try:
             async with asyncio.timeout(_WEB_LIMIT_SECONDS):
                 while not await _is_alive(self.port):
                     await asyncio.sleep(1)
         except TimeoutError:
-            self.log.line("mien", "web does not answer yet; the lines above say why")
+            return False
+        return True
 
     async def _stop_all(self) -> None:
         self.listener.close()

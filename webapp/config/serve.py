@@ -11,6 +11,7 @@ not know cannot leak from them.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ _MOST_PROCESSES: Final = 1024
 
 METRICS_DIR_NAME: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Where the processes of one host count together; the name is the library's own."""
+
+# As the library names files there: counter_123.db, gauge_livesum_123.db.
+_FIGURES: Final = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_(\d+)\.db")
 
 
 class Misused(Exception):
@@ -139,10 +143,9 @@ def fresh_metrics_folder(folder: Path) -> None:
     """Without the figures of processes that are gone, which must not be added to.
     What others left in the folder is theirs."""
     folder.mkdir(parents=True, exist_ok=True)
-    # As the library names them: counter_123.db, gauge_livesum_123.db.
     for path in folder.glob("*_*.db"):
-        number = path.stem.rpartition("_")[2]
-        if number.isdecimal() and not _is_somebody_else(int(number)):
+        found = _FIGURES.fullmatch(path.name)
+        if found and not _is_somebody_else(int(found[1])):
             path.unlink(missing_ok=True)
 
 

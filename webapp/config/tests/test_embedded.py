@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,24 @@ class TestLog:
         assert all(path.stat().st_size <= 500 for path in files)
         assert files[1].read_text().endswith("line 49\n")
 
+    def test_file_that_could_not_be_changed_is_written_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(embedded, "_LOG_MAX_BYTES", 100)
+        log = embedded.Log(tmp_path / "log" / "mien.log")
+        log.line("web", "x" * 60)
+        # Where the older file belongs lies a folder: the change fails.
+        (tmp_path / "log" / "mien.1.log").mkdir()
+        log.line("web", "lost")
+        (tmp_path / "log" / "mien.1.log").rmdir()
+
+        log.line("web", "y" * 60)
+        assert "y" * 60 in (tmp_path / "log" / "mien.log").read_text()
+
+        (tmp_path / "log" / "mien.log").unlink()
+        log.line("web", "after")
+        assert "after" in (tmp_path / "log" / "mien.log").read_text()
+
     def test_output_that_is_no_terminal_has_no_colour(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -154,6 +175,40 @@ def _runs(pid: int) -> bool:
     return bool(result.stdout.strip()) and not result.stdout.startswith("Z")
 
 
+class WithoutWeb(embedded.Supervisor):
+    """Its port takes a connection, and nobody answers."""
+
+    async def _start_broker(self) -> dict[str, str]:
+        return {}
+
+    async def _bootstrap(self, environment: dict[str, str]) -> list[str]:
+        return []
+
+    def _start(self, service: embedded.Service) -> None:
+        pass
+
+
+def test_web_that_does_not_answer_is_not_called_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_WEB_LIMIT_SECONDS", 0.2)
+    log = embedded.Log(tmp_path / "mien.log")
+    group = ProcessGroup()
+
+    async def start(listener: socket.socket) -> None:
+        supervisor = WithoutWeb(tmp_path, listener, group, log)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(supervisor._start_and_watch(), 1)
+
+    with socket.create_server((embedded.HOST, 0)) as listener:
+        asyncio.run(start(listener))
+    group.kill()
+
+    said = (tmp_path / "mien.log").read_text()
+    assert "once web answers" in said
+    assert "ready in" not in said
+
+
 class TestMetricsFolder:
     def test_figures_of_the_dead_go_and_nothing_else_does(self, tmp_path: Path) -> None:
         """A variable that names the wrong folder costs nobody their files, and a
@@ -164,8 +219,11 @@ class TestMetricsFolder:
         theirs.parent.mkdir()
         theirs.write_text("years of work")
         (tmp_path / "people_1.csv").touch()
+        (tmp_path / f"sales_{dead.pid}.db").touch()
         for process in (dead.pid, os.getpid(), os.getppid()):
             (tmp_path / f"counter_{process}.db").touch()
+        for kind in ("gauge_livesum", "gauge_all", "histogram", "summary"):
+            (tmp_path / f"{kind}_{dead.pid}.db").touch()
 
         serve.fresh_metrics_folder(tmp_path)
 
@@ -173,5 +231,6 @@ class TestMetricsFolder:
         assert {path.name for path in tmp_path.iterdir()} == {
             "thesis",
             "people_1.csv",
+            f"sales_{dead.pid}.db",
             f"counter_{os.getppid()}.db",
         }
