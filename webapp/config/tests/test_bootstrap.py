@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 
 from tests.models import write_tiny_model
 from tests.stack import ROOT
@@ -108,6 +111,29 @@ def test_folder_that_cannot_be_written_is_said_in_a_sentence(
     settings.STATIC_ROOT.write_text("a file where the folder belongs")
 
     with pytest.raises(CommandError, match="Files cannot be kept"):
+        call_command("bootstrap")
+
+
+def test_store_that_takes_no_model_is_said_in_a_sentence(
+    shipped: Path, settings: LazySettings
+) -> None:
+    settings.MEDIA_ROOT.mkdir()
+    (settings.MEDIA_ROOT / "models").write_text("a file where the folder belongs")
+
+    with pytest.raises(CommandError, match="Files cannot be kept"):
+        call_command("bootstrap")
+
+
+def test_database_that_refuses_the_model_is_said_in_a_sentence(shipped: Path) -> None:
+    def refuse(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith('INSERT INTO "registry'):
+            raise OperationalError("no space is left")
+        return execute(sql, *rest)
+
+    with (
+        connection.execute_wrapper(refuse),
+        pytest.raises(CommandError, match="database cannot be used: no space is left"),
+    ):
         call_command("bootstrap")
 
 

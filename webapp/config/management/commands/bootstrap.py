@@ -20,7 +20,8 @@ from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.files.storage import default_storage
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import Error as DatabaseError
 from django.db.migrations.executor import MigrationExecutor
 
 from ml.manifest import ManifestError, ModelFileError, write_atomically
@@ -53,20 +54,21 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            self._migrate()
+            self._prepare(with_static=not options["without_static"])
         except DatabaseError as error:
             # Not up, no password, no space, or a file that is no database.
             raise CommandError(f"The database cannot be used: {error}") from error
-        try:
-            if not options["without_static"]:
-                self._collect_static()
-            default_storage.prepare()  # type: ignore[attr-defined]
-        except OSError as error:
-            raise CommandError(f"Files cannot be kept: {error}") from error
-        try:
-            register_shipped_model()
         except (ManifestError, ModelFileError) as error:
             raise CommandError(f"The model that ships is broken: {error}") from error
+        except OSError as error:
+            raise CommandError(f"Files cannot be kept: {error}") from error
+
+    def _prepare(self, *, with_static: bool) -> None:
+        self._migrate()
+        if with_static:
+            self._collect_static()
+        default_storage.prepare()  # type: ignore[attr-defined]
+        register_shipped_model()
         if settings.DEMO:
             for username, password, role in seed_demo_people():
                 self.stdout.write(f"{role}: {username}, password {password}")
