@@ -417,7 +417,8 @@ RATES = {
 }
 
 # --- Photos -----------------------------------------------------------------------
-PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 60)
+# An hour or more: what an hour brought is counted from the photos that still live.
+PHOTO_RETENTION_SECONDS = env.integer("MIEN_PHOTO_RETENTION_SECONDS", 24 * 3600, 3600)
 
 # What networks run on: auto (a GPU where there is one), cpu, or cuda (nothing else).
 INFERENCE_PROVIDER = env.choice(

@@ -131,6 +131,7 @@ def test_what_an_editor_adds_is_no_part_of_a_secret(
         ("MIEN_NUM_PROXIES", "9" * 5000),
         ("MIEN_METRICS_PORT", "70000"),
         ("MIEN_PHOTO_RETENTION_SECONDS", "9" * 14),
+        ("MIEN_PHOTO_RETENTION_SECONDS", "3599"),
         ("MIEN_CURATION_SAMPLE_PERCENT", "101"),
         ("MIEN_CURATION_ORDER", "oldest"),
         ("MIEN_UPLOAD_RATE", "ten a day"),
