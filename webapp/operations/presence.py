@@ -12,8 +12,9 @@ import socket
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, Final
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from celery.signals import beat_init, worker_ready, worker_shutting_down
 from django.conf import settings
@@ -81,8 +82,33 @@ def _start(name: str, queues: str, provider: str = "") -> None:
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = 10  # Seconds that a client may say nothing.
+
     def log_message(self, format: str, *args: Any) -> None:
         """No line a scrape."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A client that says nothing keeps nobody else from the figures."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, or said nothing for too long, is no news."""
+
+
+def tell_figures(port: int) -> WSGIServer | None:
+    """Answer ``/metrics`` at that port, 0 for any, from a thread; None where it is
+    taken."""
+    try:
+        server = make_server(
+            "", port, worker_exposition, server_class=_Server, handler_class=_Quiet
+        )
+    except OSError as error:
+        logger.warning("no figures are told at port %s: %s", port, error)
+        return None
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
 
 
 @worker_ready.connect
@@ -92,12 +118,7 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     provider = provider_name() if serves else ""
     _start(str(sender.hostname), queues, provider)
     if settings.METRICS_PORT:
-        server = make_server(
-            "", settings.METRICS_PORT, worker_exposition, handler_class=_Quiet
-        )
-        threading.Thread(
-            target=server.serve_forever, name="metrics", daemon=True
-        ).start()
+        tell_figures(settings.METRICS_PORT)
 
 
 @beat_init.connect

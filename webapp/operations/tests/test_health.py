@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import logging
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -411,6 +413,44 @@ class TestAudit:
         assert client.get(reverse("curation:export", args=["csv"])).status_code == 200
 
         assert AuditEntry.objects.get().action == "exported labels"
+
+
+class TestFiguresOfAWorker:
+    def test_clients_that_say_nothing_keep_nobody_out(
+        self,
+        settings: LazySettings,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        settings.METRICS_TOKEN = TOKEN
+        monkeypatch.setattr(presence._Quiet, "timeout", 1)
+        server = presence.tell_figures(0)
+        assert server is not None
+        place = ("127.0.0.1", server.server_port)
+        try:
+            with socket.create_connection(place) as silent:
+                scrape = http.client.HTTPConnection(*place, timeout=5)
+                bearer = {"Authorization": f"Bearer {TOKEN}"}
+                scrape.request("GET", "/metrics", headers=bearer)
+                assert scrape.getresponse().status == 200
+                scrape.close()
+                # And they are not waited for without end.
+                silent.settimeout(10)
+                assert silent.recv(1) == b""
+        finally:
+            server.shutdown()
+            server.server_close()
+        assert capsys.readouterr().err == ""
+
+    def test_port_that_is_taken_is_said_in_a_line(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with socket.create_server(("", 0)) as other:
+            port = other.getsockname()[1]
+            assert presence.tell_figures(port) is None
+
+        [line] = caplog.messages
+        assert line.startswith(f"no figures are told at port {port}")
 
 
 class TestLogs:
