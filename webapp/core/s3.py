@@ -75,12 +75,13 @@ class DurableS3Storage(S3Storage):
                 client.create_bucket(Bucket=self.bucket_name)
 
     def probe(self) -> None:
-        """Raises ``StorageAway`` where the bucket does not answer."""
-        try:
-            with _errors_named(self.bucket_name):
-                self.connection.meta.client.head_bucket(Bucket=self.bucket_name)
-        except FileNotFoundError as error:
-            raise StorageAway(f"there is no bucket {self.bucket_name}") from error
+        """Raises ``StorageAway`` where nothing can be written: the bucket is not
+        there, is full, or takes no object from us."""
+        client = self.connection.meta.client
+        where = {"Bucket": self.bucket_name, "Key": ".probe"}
+        with _errors_named(self.bucket_name):
+            client.put_object(**where, Body=b"probe")
+            client.delete_object(**where)
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
         if mode != "rb":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -80,6 +81,38 @@ def test_preparing_twice_changes_nothing(store: Any) -> None:
 
     assert store.exists("photos/a.jpg")
     store.delete("photos/a.jpg")
+
+
+def test_store_that_takes_no_object_is_not_well(store: Any) -> None:
+    """Full or read-only: it answers, and what it holds can be read."""
+    store.probe()
+    assert store.listdir("")[1] == []
+    client = store.connection.meta.client
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:PutObject",
+                "Resource": f"arn:aws:s3:::{store.bucket_name}/*",
+            }
+        ],
+    }
+    client.put_bucket_policy(Bucket=store.bucket_name, Policy=json.dumps(policy))
+    try:
+        client.head_bucket(Bucket=store.bucket_name)
+        with pytest.raises(StorageAway, match="refuses"):
+            store.probe()
+    finally:
+        client.delete_bucket_policy(Bucket=store.bucket_name)
+
+
+def test_bucket_that_is_gone_is_not_well(server: str, settings: LazySettings) -> None:
+    use_store(settings, f"s3://key:secret@{server}/nowhere?tls=0")
+
+    with pytest.raises(StorageAway, match="refuses nowhere"):
+        default_storage.probe()
 
 
 def test_name_cannot_leave_its_place(store: Any) -> None:
