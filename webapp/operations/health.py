@@ -1,4 +1,5 @@
-"""Is this site fit to serve: database, storage, model, and the broker beside them."""
+"""Is this site fit to serve: database, storage, model, and broker and beat beside
+them."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from ml.manifest import ManifestError, ModelFileError, verify_model
+from webapp.operations.selectors import beat_is_present
 from webapp.photos.services.queue import count_waiting_messages
 from webapp.registry.selectors import get_champion, read_model_file
 
@@ -46,6 +48,7 @@ def check_all() -> list[Check]:
         _run("storage", True, _storage),
         _run("model", True, _model),
         _run("broker", False, _broker),
+        _run("beat", False, _beat),
     ]
 
 
@@ -107,3 +110,12 @@ def _model() -> None:
 def _broker() -> None:
     if count_waiting_messages() is None:
         raise Unwell("the broker does not answer: photos are read by the sweep, later")
+
+
+def _beat() -> None:
+    try:
+        present = beat_is_present()
+    except DatabaseError as error:
+        raise Unwell("the database cannot be asked for it") from error
+    if not present:
+        raise Unwell("no beat is in sight: nothing that is due is swept or erased")

@@ -74,3 +74,13 @@ def last_hours(*, now: datetime | None = None) -> list[Hour]:
 def present_workers() -> QuerySet[Presence]:
     """Workers and beats that were seen in the last half minute."""
     return Presence.objects.filter(seen_at__gte=timezone.now() - ABSENT_AFTER)
+
+
+def count_readers() -> int:
+    """Workers in sight that read photos."""
+    return present_workers().filter(queues__contains="inference").count()
+
+
+def beat_is_present() -> bool:
+    """Whether the schedule runs; the beat alone takes no queue."""
+    return present_workers().filter(queues="").exists()

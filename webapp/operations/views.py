@@ -60,6 +60,7 @@ def status(request: HttpRequest) -> HttpResponse:
         "owed": selectors.owed_photos(),
         "champion": get_champion(),
         "workers": selectors.present_workers(),
+        "readers": selectors.count_readers(),
         "drift": measure_drift(),
         "plots": [
             (

@@ -83,15 +83,40 @@ def read_one() -> Photo:
     return photo
 
 
+@pytest.fixture
+def beat(db: None) -> None:
+    presence.say_present(
+        name="beat@host1", queues="", provider="", started_at=timezone.now()
+    )
+
+
 class TestReadiness:
-    def test_all_is_well(self, client: Client, champion: ModelVersion) -> None:
+    def test_all_is_well(
+        self, client: Client, champion: ModelVersion, beat: None
+    ) -> None:
         answer = client.get("/readyz")
 
         assert answer.status_code == 200
-        assert answer.json() == {
-            "status": "ok",
-            "checks": dict.fromkeys(("database", "storage", "model", "broker"), "ok"),
-        }
+        parts = ("database", "storage", "model", "broker", "beat")
+        assert answer.json() == {"status": "ok", "checks": dict.fromkeys(parts, "ok")}
+
+    def test_missing_beat_is_degraded_and_not_dead(
+        self, client: Client, champion: ModelVersion, beat: None
+    ) -> None:
+        presence.say_present(
+            name="inference@host1",
+            queues="default,inference",
+            provider="",
+            started_at=timezone.now(),
+        )
+        long_ago = timezone.now() - timedelta(minutes=1)
+        Presence.objects.filter(name="beat@host1").update(seen_at=long_ago)
+
+        answer = client.get("/readyz")
+
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "degraded"
+        assert "no beat is in sight" in answer.json()["checks"]["beat"]
 
     def test_missing_broker_is_degraded_and_not_dead(
         self, client: Client, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
@@ -341,7 +366,7 @@ class TestHours:
 
 class TestStatusPage:
     def test_admin_sees_it_and_nobody_else(
-        self, client: Client, admin: User, champion: ModelVersion
+        self, client: Client, admin: User, champion: ModelVersion, beat: None
     ) -> None:
         assert client.get("/status/").status_code == 302
         client.force_login(User.objects.create_user("ada", role=Role.ADJUDICATOR))
@@ -361,6 +386,8 @@ class TestStatusPage:
 
         assert "all is well" in page
         assert "inference@host1" in page
+        assert "beat@host1" in page
+        assert "by 1 worker in sight" in page
         assert page.count('<svg class="plot"') == 4
         assert "Photos, 48 hours, at most 8" in page
 
