@@ -17,9 +17,17 @@ ARGS ?=
 
 # What a check needs of an instance: nothing that anybody serves.
 CHECK_HOME := $(CURDIR)/build/check
-CHECK_ENV := MIEN_DEMO=0 MIEN_DEBUG=0 MIEN_HOME='$(CHECK_HOME)' \
+CHECK_ENV := MIEN_DEMO=0 MIEN_DEBUG=0 MIEN_HOME="$$CHECK_HOME" \
 	MIEN_SECRET_KEY=a-key-for-checks-alone-0123456789-abcdefghijklmnopqrstuvwxyz
 TYPED := ml webapp benchmarks conftest.py manage.py
+
+# By the environment, for a shell would read what stands in a path: it may hold a quote.
+run prod-local: export PORT := $(PORT)
+run: export MIEN_HOME := $(MIEN_HOME)
+venv: export PYTHON := $(PYTHON)
+venv: export VENV := $(VENV)
+cut: export CUT_SECONDS := $(CUT_SECONDS)
+types migrations deploy check-home: export CHECK_HOME := $(CHECK_HOME)
 
 .PHONY: help
 help: ## List the targets
@@ -31,16 +39,15 @@ help: ## List the targets
 .PHONY: run
 run: venv ## Start everything: the site at http://127.0.0.1:PORT/ (PORT=, MIEN_HOME=)
 	@# Ctrl-C belongs to the supervisor, from its first instruction on.
-	@trap '' INT; PORT='$(PORT)' MIEN_HOME='$(MIEN_HOME)' \
-		exec $(PY) -m webapp.config.embedded
+	@trap '' INT; exec $(PY) -m webapp.config.embedded
 
 .PHONY: prod-local
 prod-local: venv ## Production's processes here: PostgreSQL, Redis, S3 stand-in (PORT=)
-	@trap '' INT; PORT='$(PORT)' exec $(PY) -m tests.production
+	@trap '' INT; exec $(PY) -m tests.production
 
 .PHONY: venv
 venv: ## Make .venv and install what requirements.txt pins, where that has changed
-	@PYTHON='$(PYTHON)' VENV='$(VENV)' sh scripts/venv.sh
+	@sh scripts/venv.sh
 
 # --- Check ------------------------------------------------------------------------
 
@@ -81,7 +88,7 @@ packages: venv ## What is installed fits together
 
 .PHONY: check-home
 check-home:
-	@mkdir -p '$(CHECK_HOME)'
+	@mkdir -p "$$CHECK_HOME"
 
 # --- Test and measure -------------------------------------------------------------
 
@@ -112,7 +119,7 @@ test-services: venv ## The site's tests on PostgreSQL and Redis, started for the
 
 .PHONY: cut
 cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=)
-	CUT_SECONDS='$(CUT_SECONDS)' $(PY) -m pytest -s tests/test_hosts.py $(ARGS)
+	$(PY) -m pytest -s tests/test_hosts.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: venv ## 5,000 requests from the API's description, 20,000 changed photos

@@ -39,6 +39,8 @@ fi
 
 if ! cmp -s requirements.txt "$installed"; then
     say "installing what requirements.txt pins; the first time takes some minutes"
+    # An installation that ends half-way is none, whatever requirements.txt says then.
+    rm -f "$installed"
     if ! "$VENV/bin/python" -m pip install --disable-pip-version-check -qq \
         --requirement requirements.txt; then
         say "The installation failed; the lines above say why. Is this machine online?"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from tests.hosts import HOSTS, enter
+from tests.installing import install_packages
 from tests.services import install_missing
 from tests.stack import ROOT
 
@@ -22,8 +23,10 @@ NEEDED = (
 
 
 def test_host_that_is_cut_off_loses_no_photo_and_comes_back() -> None:
-    assert shutil.which("unshare"), NEEDED
-    assert shutil.which("ip"), NEEDED
+    packages = {"unshare": "util-linux", "ip": "iproute2"}
+    missing = [packages[name] for name in packages if shutil.which(name) is None]
+    if missing:
+        install_packages(missing)
     may = subprocess.run(
         [*enter(), "ip", "link", "add", "probe", "type", "bridge"],
         capture_output=True,
