@@ -52,7 +52,7 @@ def forget_absent() -> int:
     return Presence.objects.filter(seen_at__lt=before).delete()[0]
 
 
-def _keep_saying(name: str, queues: str, provider: str) -> None:
+def _keep_saying(name: str, queues: str) -> None:
     started_at = timezone.now()
     away = False
     try:
@@ -61,7 +61,11 @@ def _keep_saying(name: str, queues: str, provider: str) -> None:
                 Path(settings.ALIVE_FILE).touch()
             try:
                 say_present(
-                    name=name, queues=queues, provider=provider, started_at=started_at
+                    name=name,
+                    queues=queues,
+                    # Known once the first network is loaded.
+                    provider=provider_name() if "inference" in queues else "",
+                    started_at=started_at,
                 )
                 away = False
             except DatabaseError as error:
@@ -75,9 +79,9 @@ def _keep_saying(name: str, queues: str, provider: str) -> None:
         connection.close()
 
 
-def _start(name: str, queues: str, provider: str = "") -> None:
+def _start(name: str, queues: str) -> None:
     threading.Thread(
-        target=_keep_saying, args=(name, queues, provider), name="presence", daemon=True
+        target=_keep_saying, args=(name, queues), name="presence", daemon=True
     ).start()
 
 
@@ -114,9 +118,7 @@ def tell_figures(port: int) -> WSGIServer | None:
 @worker_ready.connect
 def on_worker_ready(sender: Any, **_: Any) -> None:
     queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
-    serves = "inference" in queues
-    provider = provider_name() if serves else ""
-    _start(str(sender.hostname), queues, provider)
+    _start(str(sender.hostname), queues)
     if settings.METRICS_PORT:
         tell_figures(settings.METRICS_PORT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,26 @@ def test_tilde_is_the_home_of_the_user_without_a_shell(tmp_path: Path) -> None:
     assert said == str(tmp_path / "mien")
     said = settings_say(Path("~nobody-of-that-name"), "", **PRODUCTION)
     assert "MIEN_HOME cannot be used" in said
+
+
+def test_every_variable_is_described() -> None:
+    read = {
+        name
+        for path in ("settings", "serve", "embedded")
+        for name in re.findall(
+            r'"((?:MIEN|FER)_[A-Z_]+[A-Z])"',
+            (ROOT / f"webapp/config/{path}.py").read_text(encoding="utf-8"),
+        )
+        if not name.endswith("_URL_FILE")
+    }
+    rows = re.findall(
+        r"^\| (`.*?) \|",
+        (ROOT / "docs" / "production.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+
+    assert len(read) > 30
+    assert read <= set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 class TestProduction:

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import logging
+import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 from django.conf import LazySettings
 from django.core.files.base import ContentFile
@@ -33,6 +35,7 @@ from gunicorn.config import Config
 from gunicorn.http.errors import InvalidHeader, InvalidRequestLine
 from gunicorn.workers.base import Worker
 
+from ml.runtime import CPU, CUDA
 from tests.pictures import astronaut, encode
 from webapp.accounts import audit
 from webapp.accounts.models import AuditEntry, Role, User
@@ -49,6 +52,7 @@ from webapp.operations import health, hours, presence
 from webapp.operations.exposition import worker_exposition
 from webapp.operations.models import Presence, ServingHour
 from webapp.photos.models import FailureReason, Photo, PhotoStatus, Prediction
+from webapp.photos.services import serving
 from webapp.photos.services.processing import (
     claim_photo,
     give_back_photo,
@@ -391,6 +395,28 @@ class TestStatusPage:
         assert page.count('<svg class="plot"') == 4
         assert "Photos, 48 hours, at most 8" in page
 
+    def test_worker_says_what_the_processes_that_it_forks_run_on(
+        self, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not what this build of ONNX Runtime could: it falls back by itself."""
+        monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
+        classifier = serving.ModelServer().champion().classifier
+        serving._runs_on[:] = bytes(len(serving._runs_on))
+        server = serving.ModelServer()
+        monkeypatch.setattr(serving, "EmotionClassifier", lambda *_, **__: classifier)
+        assert serving.provider_name() == ""
+
+        child = os.fork()
+        if child == 0:
+            try:
+                server._load(champion)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+        assert serving.provider_name() == CPU
+
     def test_who_was_not_seen_lately_is_not_there(self, db: None) -> None:
         now = timezone.now()
         Presence.objects.create(
@@ -653,7 +679,7 @@ def test_alive_file_is_touched(
     settings.ALIVE_FILE = str(tmp_path / "alive")
     monkeypatch.setattr(presence._stop, "wait", lambda seconds: True)
 
-    presence._keep_saying("inference@here", "inference", "")
+    presence._keep_saying("inference@here", "inference")
 
     assert (tmp_path / "alive").exists()
     assert Presence.objects.get().name == "inference@here"

@@ -7,9 +7,10 @@ restart; a photo is read by one version alone.
 from __future__ import annotations
 
 import logging
+import mmap
 import threading
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from django.conf import settings
@@ -18,7 +19,7 @@ from PIL import Image
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError
-from ml.runtime import Provider, best_provider
+from ml.runtime import Provider
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, is_champion, read_model_file
 
@@ -95,12 +96,17 @@ class ModelServer:
             return
         self._refused_sha256 = ""
         self._model = ServingModel(champion, classifier)
+        _runs_on[:] = classifier.provider.encode().ljust(len(_runs_on), b"\0")
         logger.info("version %s serves", champion.version)
 
 
+_runs_on: Final = mmap.mmap(-1, 64)
+"""Shared by a worker's main process and those it forks, which alone load networks."""
+
+
 def provider_name() -> str:
-    """What networks run on here, as ONNX Runtime calls it."""
-    return best_provider(_provider())
+    """What networks run on here, as ONNX Runtime says; empty before one is loaded."""
+    return _runs_on[:].rstrip(b"\0").decode()
 
 
 def _provider() -> Provider:
