@@ -343,14 +343,25 @@ def _retract(*, face_id: uuid.UUID, person: User) -> None:
 
 def _take_back(adjudication: Correction, *, restored: Sequence[Source]) -> None:
     """What it had taken the place of, as far as it is one of the named, counts again,
-    unless its author has said something else meanwhile. The consensus is locked."""
+    unless its author has said something else meanwhile, or is about to: the face is
+    before them again. Of an adjudication that does not come back, what that had taken
+    the place of does. The consensus is locked."""
     of_face = Correction.objects.filter(face_id=adjudication.face_id)
-    current = of_face.filter(retracted_at__isnull=True)
-    current.filter(pk=adjudication.pk).update(retracted_at=timezone.now())
-    spoken = list(current.exclude(author=None).values_list("author", flat=True))
-    of_face.filter(retracted_at=adjudication.created_at, source__in=restored).exclude(
-        author__in=spoken
-    ).update(retracted_at=None)
+    of_face.filter(pk=adjudication.pk).update(retracted_at=timezone.now())
+    current = of_face.filter(retracted_at__isnull=True).exclude(author=None)
+    held = Claim.objects.filter(face_id=adjudication.face_id, status=ClaimStatus.HELD)
+    spoken = {
+        *current.values_list("author_id", flat=True),
+        *held.values_list("person_id", flat=True),
+    }
+    moments = [adjudication.created_at]
+    for moment in moments:  # It grows, from the latest on.
+        for row in of_face.filter(retracted_at=moment).order_by("-created_at", "-pk"):
+            if row.source in restored and row.author_id not in spoken:
+                spoken.add(row.author_id)
+                of_face.filter(pk=row.pk).update(retracted_at=None)
+            elif row.source == Source.ADJUDICATOR and row.created_at not in moments:
+                moments.append(row.created_at)
 
 
 def _verdict(value: str) -> Verdict:

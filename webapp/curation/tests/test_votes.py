@@ -432,6 +432,58 @@ def test_own_vote_counts_again_once_the_decision_is_taken_back() -> None:
     assert consensus_of(face).tally == [1, 0, 0, 0, 0, 0]
 
 
+def test_own_vote_counts_again_however_often_one_decided() -> None:
+    face, person = QueuedFaceFactory(), judge()
+    vote(person, "happy")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+    adjudicate(person=person, face_id=face.pk, verdict="neutral")
+
+    retract_adjudication(person=person, face_id=face.pk)
+
+    assert consensus_of(face).tally == [1, 0, 0, 0, 0, 0]
+
+
+def test_own_vote_counts_again_once_whoever_overruled_takes_that_back() -> None:
+    face, person, other = QueuedFaceFactory(), judge(), judge()
+    vote(person, "happy")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+    adjudicate(person=other, face_id=face.pk, verdict="neutral")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+    adjudicate(person=other, face_id=face.pk, verdict="surprise")
+
+    retract_adjudication(person=other, face_id=face.pk)
+
+    assert consensus_of(face).tally == [1, 0, 0, 0, 0, 0]
+
+
+def test_of_two_own_votes_the_later_counts_again() -> None:
+    face, person, other = QueuedFaceFactory(), judge(), judge()
+    vote(person, "happy")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+    adjudicate(person=other, face_id=face.pk, verdict="neutral")
+    submit_correction(
+        person=person, claim_id=undo(person=person).pk, verdict="surprise"
+    )
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+
+    retract_adjudication(person=person, face_id=face.pk)
+
+    assert consensus_of(face).tally == [0, 0, 1, 0, 0, 0]
+
+
+def test_vote_that_its_person_undid_meanwhile_does_not_count_again() -> None:
+    face, person, other = QueuedFaceFactory(), judge(), judge()
+    vote(person, "happy")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+    adjudicate(person=other, face_id=face.pk, verdict="neutral")
+    claim = undo(person=person)
+
+    retract_adjudication(person=other, face_id=face.pk)
+    submit_correction(person=person, claim_id=claim.pk, verdict="surprise")
+
+    assert consensus_of(face).tally == [0, 0, 1, 0, 0, 0]
+
+
 def test_undo_at_the_desk_leaves_what_was_decided_elsewhere() -> None:
     earlier, face = QueuedFaceFactory(), QueuedFaceFactory()
     person = judge()
