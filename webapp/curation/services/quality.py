@@ -162,6 +162,16 @@ def add_gold(
     return gold
 
 
+def follow_decision(*, consensus: Consensus) -> None:
+    """A gold face measures by what an adjudicator says of it; one that is decided no
+    more, since a decision was taken back, is in doubt and measures nobody."""
+    gold = GoldFace.objects.filter(face_id=consensus.face_id)
+    if consensus.state == ConsensusState.DECIDED:
+        gold.update(verdict=consensus.verdict)
+    else:
+        gold.delete()
+
+
 def drop_gold(*, face_id: uuid.UUID) -> None:
     """A gold face that turned out to be doubtful measures nobody any more."""
     deleted, _ = GoldFace.objects.filter(face_id=face_id).delete()

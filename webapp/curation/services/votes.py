@@ -34,7 +34,7 @@ from webapp.curation.services.claims import (
     take_slot,
 )
 from webapp.curation.services.consensus import lock_consensus, refresh_consensus
-from webapp.curation.services.quality import pause_if_unreliable
+from webapp.curation.services.quality import follow_decision, pause_if_unreliable
 from webapp.curation.services.queue import usable_faces
 
 UNDO_STEPS: Final = 20
@@ -206,7 +206,7 @@ def adjudicate(
         Correction.objects.filter(pk__in=replaced).update(
             retracted_at=correction.created_at
         )
-        refresh_consensus(consensus=consensus)
+        follow_decision(consensus=refresh_consensus(consensus=consensus))
     return correction
 
 
@@ -245,7 +245,7 @@ def undo_batch(*, person: User, batch: uuid.UUID) -> int:
             consensus = lock_consensus(face_id=face_id)
             for correction in mine.filter(face_id=face_id, retracted_at__isnull=True):
                 _take_back(correction, restored=[Source.ANNOTATOR, Source.ADJUDICATOR])
-            refresh_consensus(consensus=consensus)
+            follow_decision(consensus=refresh_consensus(consensus=consensus))
     if not faces:
         raise NothingToUndo("These labels have been taken back already.")
     return len(faces)
@@ -265,7 +265,7 @@ def retract_adjudication(*, person: User, face_id: uuid.UUID) -> None:
         if mine is None:
             raise NothingToUndo("You have not decided this face.")
         _take_back(mine, restored=[Source.ANNOTATOR])
-        refresh_consensus(consensus=consensus)
+        follow_decision(consensus=refresh_consensus(consensus=consensus))
 
 
 def _reopen(claim: Claim) -> Claim:

@@ -11,7 +11,14 @@ from django.utils import timezone
 from ml.consensus import WeightedConsensus
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError, NotFound
-from webapp.curation.models import Claim, ClaimStatus, Consensus, Correction, Pause
+from webapp.curation.models import (
+    Claim,
+    ClaimStatus,
+    Consensus,
+    Correction,
+    GoldFace,
+    Pause,
+)
 from webapp.curation.selectors import (
     gold_candidates,
     person_figures,
@@ -28,7 +35,13 @@ from webapp.curation.services.quality import (
     lift_pause,
     pause_if_unreliable,
 )
-from webapp.curation.services.votes import adjudicate, submit_correction
+from webapp.curation.services.votes import (
+    adjudicate,
+    adjudicate_many,
+    retract_adjudication,
+    submit_correction,
+    undo_batch,
+)
 from webapp.curation.tests.factories import (
     FaceFactory,
     PersonFactory,
@@ -126,6 +139,31 @@ def test_gold_face_can_be_dropped() -> None:
 
     with pytest.raises(NotFound):
         drop_gold(face_id=face.pk)
+
+
+def test_overruled_gold_face_measures_by_what_was_decided_last() -> None:
+    person = PersonFactory()
+    answer_gold(person, "r")
+    face = Face.objects.get()
+    judge = PersonFactory(role=Role.ADJUDICATOR)
+
+    batch = adjudicate_many(person=judge, face_ids=[face.pk], verdict="sad")
+    assert gold_score(person=person).right == 0
+
+    undo_batch(person=judge, batch=batch)
+    assert gold_score(person=person).right == 1
+
+
+def test_gold_face_in_doubt_measures_nobody() -> None:
+    person = PersonFactory()
+    answer_gold(person, "w")
+    face = Face.objects.get()
+    judge = Correction.objects.get(source="adjudicator").author
+
+    retract_adjudication(person=judge, face_id=face.pk)
+
+    assert not GoldFace.objects.exists()
+    assert gold_score(person=person).answers == 0
 
 
 def labelled(face: Face, votes: dict[User, str]) -> None:
