@@ -108,7 +108,8 @@ def undo(*, person: User) -> Claim:
     """Take back the last vote or skip; its face is before this person again.
 
     Up to twenty steps in a row, each for an hour. The retracted vote stays in the
-    history. Raises ``NothingToUndo``.
+    history, and a skipped face that others have labelled is passed over. Raises
+    ``NothingToUndo``.
     """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=person.pk)
@@ -119,10 +120,15 @@ def undo(*, person: User) -> Claim:
             raise NothingToUndo(
                 f"That were {UNDO_STEPS} steps back: please label these faces first."
             )
-        claim = changeable_claims(person=person).first()
-        if claim is None:
-            raise NothingToUndo("There is nothing to undo of the last hour.")
-        return _reopen(claim)
+        refusal = NothingToUndo("There is nothing to undo of the last hour.")
+        for claim in changeable_claims(person=person):
+            try:
+                # By itself, so that the locks of a face passed over are free again.
+                with transaction.atomic():
+                    return _reopen(claim)
+            except NothingToUndo as taken:
+                refusal = taken
+        raise refusal
 
 
 def revise_correction(

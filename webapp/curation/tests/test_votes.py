@@ -205,6 +205,21 @@ def test_skipped_face_that_others_took_does_not_come_back() -> None:
         undo(person=person)
 
 
+def test_undo_passes_over_a_skipped_face_that_others_took() -> None:
+    QueuedFaceFactory.create_batch(2, queued__slots=1)
+    person = PersonFactory()
+    first = vote(person, "happy")
+    (claim,) = claim_faces(person=person)
+    skip_face(person=person, claim_id=claim.pk)
+    QueueItem.objects.update(slots=1)
+    claim_faces(person=PersonFactory())
+
+    assert undo(person=person).face_id == first.face_id
+
+    with pytest.raises(NothingToUndo, match="Others"):
+        undo(person=person)
+
+
 def test_third_to_skip_a_face_can_take_it_back() -> None:
     face = QueuedFaceFactory()
     person = PersonFactory()
