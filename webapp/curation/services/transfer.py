@@ -29,6 +29,8 @@ from webapp.core.errors import DomainError
 from webapp.curation.models import (
     MAX_COMMENT_LENGTH,
     MAX_DURATION_MS,
+    Claim,
+    ClaimStatus,
     Correction,
     Source,
     Verdict,
@@ -191,6 +193,11 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
                 ) from error
             new += 1
             touched.add(row["face_id"])
+            if author is not None and row["retracted_at"] is None:
+                # They have said what they see: it is before them no more.
+                Claim.objects.filter(
+                    face_id=row["face_id"], person=author, status=ClaimStatus.HELD
+                ).delete()
         refresh_faces(face_ids=sorted(touched))
     return ImportReport(new, known, missing)
 

@@ -53,8 +53,8 @@ def submit_correction(
 
     The same again, after a lost answer, changes nothing. A lease that ran out while
     nobody else took the face still counts. Raises ``ClaimLost`` where somebody else
-    has it, ``Conflict`` where this person has said something else already, and
-    ``Paused``.
+    has it, ``Conflict`` where this person has said something else already, or has
+    their word from elsewhere (the claim ends), and ``Paused``.
     """
     word = _verdict(verdict)
     _check_comment(comment)
@@ -62,27 +62,39 @@ def submit_correction(
     with transaction.atomic():
         refuse_paused(person=person)
         consensus = lock_consensus(face_id=claim.face_id)
-        voted = Claim.objects.filter(pk=claim.pk, status=ClaimStatus.HELD).update(
+        held = Claim.objects.filter(pk=claim.pk, status=ClaimStatus.HELD)
+        spoken = Correction.objects.filter(
+            face_id=claim.face_id, author=person, retracted_at__isnull=True
+        ).exists()
+        if spoken:
+            # A file brought it while the face was before them.
+            ended, _ = held.delete()
+        elif held.update(
             status=ClaimStatus.VOTED,
             expires_at=None,
             undone_at=None,
             ended_at=timezone.now(),
+        ):
+            correction = _append(
+                face_id=claim.face_id,
+                person=person,
+                source=Source.ANNOTATOR,
+                verdict=word,
+                duration_ms=duration_ms,
+                key=key,
+                comment=comment,
+            )
+            refresh_consensus(consensus=consensus)
+            if claim.is_gold:
+                pause_if_unreliable(person=person)
+            return correction
+    if spoken and ended:
+        raise Conflict(
+            "You have labelled this face already, elsewhere. Please go on with the "
+            "next one.",
+            code="voted",
         )
-        if not voted:
-            return _given_before(claim, word, comment)
-        correction = _append(
-            face_id=claim.face_id,
-            person=person,
-            source=Source.ANNOTATOR,
-            verdict=word,
-            duration_ms=duration_ms,
-            key=key,
-            comment=comment,
-        )
-        refresh_consensus(consensus=consensus)
-        if claim.is_gold:
-            pause_if_unreliable(person=person)
-    return correction
+    return _given_before(claim, word, comment)
 
 
 def skip_face(*, person: User, claim_id: uuid.UUID) -> None:

@@ -85,6 +85,19 @@ def test_decision_that_another_one_stands_against_is_said() -> None:
         import_rows(rows=[other])
 
 
+def test_face_whose_label_a_file_brings_is_before_its_person_no_more() -> None:
+    QueuedFaceFactory.create_batch(2)
+    person = PersonFactory()
+    first, second = claim_faces(person=person, count=2)
+    submit_correction(person=person, claim_id=first.pk, verdict="sad")
+    (row,) = list(export_rows())
+    brought = {**row, "id": str(uuid.uuid4()), "face_id": str(second.face_id)}
+
+    import_rows(rows=[brought])
+
+    assert claim_faces(person=person) == []
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "folder"])
 def test_what_goes_out_comes_in_again_to_the_last_field(
     history: list[dict[str, object]], kind: str, tmp_path: Path

@@ -318,7 +318,6 @@ def test_vote_that_was_undone_meanwhile_is_not_changed(
         revise_correction(person=person, claim_id=claim.pk, verdict="happy")
 
     assert Correction.objects.get().verdict == "sad"
-    monkeypatch.undo()
 
 
 def test_the_same_vote_with_another_comment_is_not_swallowed() -> None:
@@ -331,6 +330,21 @@ def test_the_same_vote_with_another_comment_is_not_swallowed() -> None:
         submit_correction(
             person=person, claim_id=claim.pk, verdict="sad", comment="teary"
         )
+
+
+def test_face_of_which_its_holder_has_spoken_elsewhere_goes_out_of_their_way() -> None:
+    face, person = QueuedFaceFactory(), PersonFactory()
+    (claim,) = claim_faces(person=person)
+    Correction.objects.create(
+        face=face, author=person, verdict="sad", source="annotator"
+    )
+
+    with pytest.raises(Conflict, match="go on with the next") as refusal:
+        submit_correction(person=person, claim_id=claim.pk, verdict="happy")
+
+    assert refusal.value.code == "voted"
+    assert claim_faces(person=person) == []
+    assert Correction.objects.get().verdict == "sad"
 
 
 def test_paused_person_cannot_vote() -> None:
