@@ -164,9 +164,7 @@ def disputes(request: HttpRequest) -> HttpResponse:
         "count": waiting.count(),
         "face_id": first.face_id if first else None,
         "rows": selectors.face_history(face_id=first.face_id) if first else [],
-        "words": VERDICT_WORDS,
         "verdicts": VERDICTS,
-        "next": reverse("curation:disputes"),
         "tab": "disputes",
     }
     return _page(request, "disputes", context)
@@ -182,9 +180,7 @@ def history(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
         "rows": selectors.face_history(face_id=face_id),
         "consensus": selectors.face_consensus(face_id=face_id),
         "is_gold": GoldFace.objects.filter(face_id=face_id).exists(),
-        "words": VERDICT_WORDS,
         "verdicts": VERDICTS,
-        "next": reverse("curation:history", args=[face_id]),
     }
     return _page(request, "history", context)
 
@@ -205,6 +201,9 @@ def judged_photo(request: HttpRequest, face_id: uuid.UUID) -> HttpResponseBase:
 @require_POST
 @role_required(Role.ADJUDICATOR)
 def judge(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
+    """Decide a face, or take that back. Whoever decides from the page of disputes
+    (``disputed=1``) overrules nobody, and comes back to it."""
+    disputed = request.POST.get("disputed") == "1"
     try:
         if request.POST.get("verdict") == "retract":
             votes.retract_adjudication(person=_person(request), face_id=face_id)
@@ -215,11 +214,12 @@ def judge(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
                 face_id=face_id,
                 verdict=request.POST.get("verdict", ""),
                 comment=request.POST.get("comment", ""),
+                while_disputed=disputed,
             )
             messages.success(request, "Decided.")
     except DomainError as error:
         messages.error(request, str(error))
-    if request.POST.get("next") == reverse("curation:disputes"):
+    if disputed:
         return see_other("curation:disputes")
     return see_other("curation:history", face_id)
 
@@ -295,7 +295,6 @@ def golds(request: HttpRequest) -> HttpResponse:
         "count": candidates.count(),
         "gold_count": gold_count,
         "lasts_for": gold_count * quality.LABELS_PER_GOLD,
-        "words": VERDICT_WORDS,
         "tab": "golds",
     }
     return _page(request, "golds", context)
@@ -444,7 +443,6 @@ def _person_page(request: HttpRequest, subject: User) -> HttpResponse:
         "agreement_rows": share_rows(figures.agreement_by_verdict, VERDICT_WORDS),
         "recent": selectors.recent_votes(person=subject),
         "settled_until": timezone.now() if judges else selectors.settled_until(),
-        "words": VERDICT_WORDS,
         "is_me": subject == request.user,
         "roles": Role.values,
         "is_admin": has_role(request.user, Role.ADMIN),

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
-from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 from webapp.curation.errors import ClaimLost, NothingToUndo
 from webapp.curation.models import (
     MAX_BULK,
@@ -184,27 +184,39 @@ def adjudicate(
     comment: str = "",
     key: str = "",
     batch: uuid.UUID | None = None,
+    while_disputed: bool = False,
 ) -> Correction:
     """An adjudicator's word: it decides, whatever the votes say.
 
     It takes the place of an earlier adjudication, and of the adjudicator's own vote.
-    Raises ``NotFound`` where the face is gone, or its visitor has taken back that
-    people look at it, and ``DomainError`` where the person is no adjudicator.
+    With ``while_disputed`` it is for whoever saw the face as disputed: ``Conflict``
+    where it is that no more; the same again changes nothing. Raises ``NotFound``
+    where the face is gone, or its visitor has taken back that people look at it, and
+    ``NotAllowed`` where the person is no adjudicator.
     """
     word = _verdict(verdict)
     _check_comment(comment)
     if not has_role(person, Role.ADJUDICATOR):
-        raise DomainError("Only an adjudicator can decide that.", code="not_allowed")
+        raise NotAllowed("Only an adjudicator can decide that.")
     with transaction.atomic():
         consensus = lock_consensus(face_id=face_id)
         # It may have been before this person when that happened.
         if not usable_faces().filter(pk=face_id).exists():
             raise NotFound("This face is gone: its owner took the photo back.")
+        current = Correction.objects.filter(face_id=face_id, retracted_at__isnull=True)
+        if while_disputed and consensus.state != ConsensusState.DISPUTED:
+            mine = current.filter(author=person, source=Source.ADJUDICATOR)
+            if again := mine.filter(verdict=word, comment=comment).first():
+                return again
+            raise Conflict(
+                "Somebody has decided this face meanwhile, or changed their vote. "
+                "Please go on with the next one; the page of its history overrules.",
+                code="decided",
+            )
         # It is theirs no more at the desk: they have said what they see.
         Claim.objects.filter(
             face_id=face_id, person=person, status=ClaimStatus.HELD
         ).delete()
-        current = Correction.objects.filter(face_id=face_id, retracted_at__isnull=True)
         replaced = list(
             current.filter(Q(author=person) | Q(source=Source.ADJUDICATOR)).values_list(
                 "pk", flat=True

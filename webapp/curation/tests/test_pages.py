@@ -248,13 +248,33 @@ def test_adjudicator_sees_all_votes_and_comments_and_decides(judge: Person) -> N
 
     client.post(
         reverse("curation:judge", args=[face.pk]),
-        {"verdict": "sad", "comment": "the brows", "next": "/curation/disputes/"},
+        {"verdict": "sad", "comment": "the brows", "disputed": "1"},
     )
 
     assert Consensus.objects.get(face=face).verdict == "sad"
     assert b"Everybody agrees" in client.get(reverse("curation:disputes")).content
     client.post(reverse("curation:judge", args=[face.pk]), {"verdict": "retract"})
     assert Consensus.objects.get(face=face).state == "disputed"
+
+
+def test_second_of_two_adjudicators_does_not_overrule_unawares(
+    judge: Person, admin: Person
+) -> None:
+    face = dispute()
+    url = reverse("curation:judge", args=[face.pk])
+    for client, _ in (judge, admin):
+        assert str(face.pk) in client.get(reverse("curation:disputes")).content.decode()
+    seen = {"comment": "", "disputed": "1"}
+
+    for _ in range(2):
+        page = judge[0].post(url, {"verdict": "sad", **seen}, follow=True)
+        assert "Decided." in page.content.decode()
+    page = admin[0].post(url, {"verdict": "happy", **seen}, follow=True)
+
+    assert "decided this face meanwhile" in page.content.decode()
+    assert Consensus.objects.get(face=face).verdict == "sad"
+    admin[0].post(url, {"verdict": "happy"})
+    assert Consensus.objects.get(face=face).verdict == "happy"
 
 
 def test_face_becomes_gold_and_is_gold_no_longer(judge: Person) -> None:

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from webapp.accounts.models import Role, User
-from webapp.core.errors import Conflict, DomainError, NotFound
+from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 from webapp.curation.errors import ClaimLost, NothingToUndo, Paused
 from webapp.curation.models import Claim, Consensus, Correction, Pause, QueueItem
 from webapp.curation.services import votes
@@ -358,7 +358,7 @@ def test_paused_person_cannot_vote() -> None:
 
 
 def test_annotator_cannot_adjudicate() -> None:
-    with pytest.raises(DomainError, match="adjudicator"):
+    with pytest.raises(NotAllowed, match="adjudicator"):
         adjudicate(person=PersonFactory(), face_id=FaceFactory().pk, verdict="sad")
 
 
