@@ -15,10 +15,9 @@ from rest_framework.views import APIView
 
 from webapp.accounts.access import IsAdjudicator, IsAdmin, IsAnnotator
 from webapp.accounts.models import Role, User
-from webapp.accounts.roles import has_role
 from webapp.accounts.services import invite_person
 from webapp.core.api import ErrorSerializer
-from webapp.core.errors import DomainError, NotFound
+from webapp.core.errors import NotFound
 from webapp.curation import selectors
 from webapp.curation.models import (
     KEYS,
@@ -246,10 +245,16 @@ class QueueView(APIView):
     @extend_schema(
         operation_id="get_queue",
         summary="The queue in figures",
+        description=(
+            "To annotators, what came of votes counts an hour later, when nobody can "
+            "change theirs any more; until then the face waits."
+        ),
         responses={200: FiguresSerializer, 403: _ERROR},
     )
     def get(self, request: Request) -> Response:
-        return _private(FiguresSerializer(selectors.queue_figures()).data)
+        until = selectors.told_until(person=person_of(request))
+        figures = selectors.queue_figures(until=until)
+        return _private(FiguresSerializer(figures).data)
 
 
 class PersonSerializer(serializers.Serializer[Any]):
@@ -346,7 +351,7 @@ class HistoryView(APIView):
         responses={200: CorrectionSerializer(many=True), 403: _ERROR, 404: _ERROR},
     )
     def get(self, request: Request, face_id: uuid.UUID) -> Response:
-        refuse_the_blind(person_of(request), face_id)
+        selectors.refuse_the_blind(person=person_of(request), face_id=face_id)
         history = selectors.face_history(face_id=face_id)
         return _private(CorrectionSerializer(history, many=True).data)
 
@@ -504,23 +509,8 @@ class InvitationsView(APIView):
         )
 
 
-def refuse_the_blind(person: User, face_id: uuid.UUID) -> None:
-    """Whoever has not voted, or can still change that, must not know what others
-    said. ``DomainError``, 403."""
-    if has_role(person, Role.ADJUDICATOR):
-        selectors.get_face(face_id=face_id)
-    elif not selectors.may_see_history(person=person, face_id=face_id):
-        error = DomainError(
-            "You see what others said of a face an hour after you have labelled it "
-            "yourself: when you can change your label no more.",
-            code="blind",
-        )
-        error.http_status = 403
-        raise error
-
-
 def _voted(request: Request, correction_id: uuid.UUID, code: int) -> Response:
-    today = selectors.decided_today(person=person_of(request))
+    today = selectors.labelled_today(person=person_of(request))
     return Response({"id": correction_id, "today": today}, status=code)
 
 

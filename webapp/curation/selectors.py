@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -11,7 +11,17 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from django.db.models import Count, F, Min, Q, QuerySet, Window
+from django.db.models import (
+    Count,
+    Exists,
+    F,
+    Max,
+    Min,
+    OuterRef,
+    Q,
+    QuerySet,
+    Window,
+)
 from django.db.models.functions import RowNumber, TruncDate
 from django.utils import timezone
 
@@ -19,8 +29,9 @@ from ml.agreement import cohens_kappa, fleiss_kappa
 from ml.consensus import VERDICTS
 from ml.intervals import wilson_interval
 from ml.labels import EMOTIONS
-from webapp.accounts.models import User
-from webapp.core.errors import NotFound
+from webapp.accounts.models import Role, User
+from webapp.accounts.roles import has_role
+from webapp.core.errors import NotAllowed, NotFound
 from webapp.curation.models import (
     Claim,
     ClaimStatus,
@@ -31,7 +42,6 @@ from webapp.curation.models import (
     GoldFace,
     Pause,
     QueueItem,
-    QueueStatus,
     Source,
 )
 from webapp.curation.services.claims import CHANGE_WINDOW
@@ -122,10 +132,10 @@ last_run_at: Callable[[], datetime | None] = never
 room and puts its own in place as the site starts."""
 
 
-def count_new_labels() -> int:
-    """Labels that may train and that no run has had a chance to learn from."""
-    labels = Consensus.objects.filter(
-        state=ConsensusState.DECIDED,
+def count_new_labels(*, until: datetime | None = None) -> int:
+    """Labels that may train and that no run has had a chance to learn from; with
+    ``until`` only those that were decided by then."""
+    labels = _decided(until or timezone.now()).filter(
         verdict__in=[emotion.value for emotion in EMOTIONS],
         face__photo__training_consent_at__isnull=False,
         face__gold__isnull=True,
@@ -152,14 +162,16 @@ class LiveAccuracy:
         return wilson_interval(self.right, self.labelled)
 
 
-def live_accuracy() -> LiveAccuracy:
-    """Of sampled faces with one of the four emotions, what their visitors were told."""
+def live_accuracy(*, until: datetime) -> LiveAccuracy:
+    """Of sampled faces that by then were decided as one of the four emotions, what
+    their visitors were told."""
     decided = dict(
-        Consensus.objects.filter(
-            state=ConsensusState.DECIDED,
+        _decided(until)
+        .filter(
             verdict__in=[emotion.value for emotion in EMOTIONS],
             face__queue_item__sampled=True,
-        ).values_list("face_id", "verdict")
+        )
+        .values_list("face_id", "verdict")
     )
     read = served_probabilities(face_ids=list(decided))
     right = sum(
@@ -172,7 +184,8 @@ def live_accuracy() -> LiveAccuracy:
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
     """The queue at one moment. ``oldest_at`` is null where nothing waits;
-    ``by_verdict`` counts decided faces in ``VERDICTS`` order."""
+    ``by_verdict`` counts decided faces in ``VERDICTS`` order. What came of votes after
+    the moment that was asked for is left out: those faces wait."""
 
     waiting: int
     oldest_at: datetime | None
@@ -189,13 +202,16 @@ class QueueFigures:
     gold_faces: int
 
 
-def queue_figures() -> QueueFigures:
-    """Everything that the dashboard shows."""
+def queue_figures(*, until: datetime | None = None) -> QueueFigures:
+    """Everything that the dashboard shows, by what was said up to a moment (now)."""
+    until = until or timezone.now()
+    decided, disputed = _decided(until), _disputed(until)
     waiting = QueueItem.objects.filter(
-        status=QueueStatus.WAITING, face__photo__training_consent_at__isnull=False
+        ~Exists(decided.filter(face=OuterRef("face"))),
+        ~Exists(disputed.filter(face=OuterRef("face"))),
+        face__photo__training_consent_at__isnull=False,
     )
-    decided = Consensus.objects.filter(state=ConsensusState.DECIDED)
-    tallies = annotators_tallies()
+    tallies = annotators_tallies(until=until)
     verdicts = dict(
         decided.order_by().values_list("verdict").annotate(count=Count("pk"))
     )
@@ -205,7 +221,7 @@ def queue_figures() -> QueueFigures:
         held=Claim.objects.filter(
             status=ClaimStatus.HELD, expires_at__gt=timezone.now()
         ).count(),
-        disputed=disputed_faces().count(),
+        disputed=disputed.count(),
         decided=decided.count(),
         by_reason=dict(
             waiting.order_by()
@@ -219,8 +235,8 @@ def queue_figures() -> QueueFigures:
         if len(tallies)
         else None,
         kappa=fleiss_kappa(tallies),
-        live=live_accuracy(),
-        new_labels=count_new_labels(),
+        live=live_accuracy(until=until),
+        new_labels=count_new_labels(until=until),
         gold_faces=GoldFace.objects.count(),
     )
 
@@ -247,20 +263,46 @@ def labels_per_day(*, corrections: QuerySet[Correction]) -> list[tuple[date, int
     return [(day, counted.get(day, 0)) for day in days]
 
 
-def annotators_tallies() -> IntArray:
-    """(N, 6): how many annotators said what of the faces that were labelled last, in
-    ``VERDICTS`` order, where two or more did. An adjudicator has seen their votes, and
-    tells nothing of how far people agree."""
-    tallies = []
-    rows = Consensus.objects.filter(votes__gte=2).order_by("-created_at")
-    for tally, method, verdict in rows.values_list("tally", "method", "verdict")[
-        :_KAPPA_FACES
-    ]:
-        if method == ConsensusMethod.ADJUDICATED:
-            tally[VERDICTS.index(verdict)] -= 1
-        if sum(tally) >= 2:
-            tallies.append(tally)
-    return np.array(tallies, np.int64).reshape(-1, len(VERDICTS))
+def annotators_tallies(*, until: datetime) -> IntArray:
+    """(N, 6): how many annotators had said what by then of the faces that were
+    labelled last, in ``VERDICTS`` order, where two or more had. An adjudicator has
+    seen their votes, and tells nothing of how far people agree."""
+    votes = Correction.objects.filter(
+        Q(retracted_at__isnull=True) | Q(retracted_at__gt=until),
+        source=Source.ANNOTATOR,
+        created_at__lte=until,
+    ).order_by()
+    faces = (
+        votes.values("face")
+        .annotate(given=Count("pk"), last=Max("created_at"))
+        .filter(given__gte=2)
+        .order_by("-last")
+        .values_list("face", flat=True)[:_KAPPA_FACES]
+    )
+    tallies: dict[uuid.UUID, list[int]] = defaultdict(lambda: [0] * len(VERDICTS))
+    for face, verdict, count in (
+        votes.filter(face__in=faces)
+        .values_list("face", "verdict")
+        .annotate(count=Count("pk"))
+    ):
+        tallies[face][VERDICTS.index(verdict)] = count
+    return np.array(list(tallies.values()), np.int64).reshape(-1, len(VERDICTS))
+
+
+def _decided(until: datetime) -> QuerySet[Consensus]:
+    """Faces that are decided, and were so by then."""
+    return Consensus.objects.filter(state=ConsensusState.DECIDED, decided_at__lte=until)
+
+
+def _disputed(until: datetime) -> QuerySet[Consensus]:
+    """Faces that are disputed, and of which nobody has said anything since then."""
+    said = Correction.objects.filter(
+        Q(created_at__gt=until) | Q(retracted_at__gt=until),
+        source__in=[Source.ANNOTATOR, Source.ADJUDICATOR],
+        face=OuterRef("face"),
+    )
+    passed_over = Claim.objects.filter(ended_at__gt=until, face=OuterRef("face"))
+    return disputed_faces().filter(~Exists(said), ~Exists(passed_over))
 
 
 def disputed_faces() -> QuerySet[Consensus]:
@@ -427,6 +469,12 @@ def settled_until() -> datetime:
     return timezone.now() - CHANGE_WINDOW
 
 
+def told_until(*, person: User) -> datetime:
+    """Up to when a person is told what others said: to now as an adjudicator."""
+    judges = has_role(person, Role.ADJUDICATOR)
+    return timezone.now() if judges else settled_until()
+
+
 def face_history(*, face_id: uuid.UUID) -> list[Correction]:
     """Everything that was ever said of a face, in order, taken back or not."""
     return list(
@@ -463,16 +511,23 @@ def get_face(*, face_id: uuid.UUID) -> Face:
     return face
 
 
-def may_see_history(*, person: User, face_id: uuid.UUID) -> bool:
-    """An annotator sees what others said once they have said their own, for good."""
-    return (
-        human_votes()
-        .filter(author=person, face_id=face_id, created_at__lte=settled_until())
-        .exists()
+def refuse_the_blind(*, person: User, face_id: uuid.UUID) -> None:
+    """Whoever has not voted, or can still change that, must not know what others
+    said: ``DomainError``, 403. Once they may, it is for good, while the face is to be
+    seen: ``NotFound``. Adjudicators may at any time."""
+    mine = human_votes().filter(
+        author=person, face_id=face_id, created_at__lte=settled_until()
     )
+    if not has_role(person, Role.ADJUDICATOR) and not mine.exists():
+        raise NotAllowed(
+            "You see what others said of a face an hour after you have labelled it "
+            "yourself: when you can change your label no more.",
+            code="blind",
+        )
+    get_face(face_id=face_id)
 
 
-def decided_today(*, person: User) -> int:
+def labelled_today(*, person: User) -> int:
     """How many labels a person has given today."""
     return (
         human_votes()

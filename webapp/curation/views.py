@@ -32,7 +32,6 @@ from webapp.accounts.services import (
 )
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation import pictures, selectors
-from webapp.curation.api import refuse_the_blind
 from webapp.curation.charts import count_rows, day_plot, share_rows
 from webapp.curation.errors import Paused
 from webapp.curation.models import KEYS, DatasetImport, GoldFace, Reason
@@ -68,7 +67,8 @@ VERDICTS: Final = [
 @require_safe
 @role_required(Role.ANNOTATOR)
 def dashboard(request: HttpRequest) -> HttpResponse:
-    figures = selectors.queue_figures()
+    until = selectors.told_until(person=_person(request))
+    figures = selectors.queue_figures(until=until)
     missing = max(settings.RETRAIN_AFTER_LABELS - figures.new_labels, 0)
     context = {
         "figures": figures,
@@ -97,7 +97,7 @@ def desk(request: HttpRequest) -> HttpResponse:
     person = _person(request)
     context: dict[str, Any] = {
         "verdicts": VERDICTS,
-        "today": selectors.decided_today(person=person),
+        "today": selectors.labelled_today(person=person),
         "tab": "desk",
     }
     try:
@@ -174,7 +174,7 @@ def disputes(request: HttpRequest) -> HttpResponse:
 @require_safe
 @role_required(Role.ANNOTATOR)
 def history(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
-    refuse_the_blind(_person(request), face_id)
+    selectors.refuse_the_blind(person=_person(request), face_id=face_id)
     context = {
         "face": selectors.get_face(face_id=face_id),
         "rows": selectors.face_history(face_id=face_id),
@@ -188,7 +188,7 @@ def history(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
 @require_safe
 @role_required(Role.ANNOTATOR)
 def judged_face(request: HttpRequest, face_id: uuid.UUID) -> HttpResponseBase:
-    refuse_the_blind(_person(request), face_id)
+    selectors.refuse_the_blind(person=_person(request), face_id=face_id)
     return _picture(pictures.face_picture(selectors.get_face(face_id=face_id)))
 
 
@@ -435,14 +435,13 @@ def _live_words(live: selectors.LiveAccuracy) -> str:
 def _person_page(request: HttpRequest, subject: User) -> HttpResponse:
     figures = selectors.person_figures(person=subject)
     said = selectors.human_votes().filter(author=subject)
-    judges = has_role(request.user, Role.ADJUDICATOR)
     context = {
         "figures": figures,
         "days": day_plot(selectors.labels_per_day(corrections=said)),
         "verdict_rows": count_rows(figures.by_verdict, VERDICT_WORDS),
         "agreement_rows": share_rows(figures.agreement_by_verdict, VERDICT_WORDS),
         "recent": selectors.recent_votes(person=subject),
-        "settled_until": timezone.now() if judges else selectors.settled_until(),
+        "settled_until": selectors.told_until(person=_person(request)),
         "is_me": subject == request.user,
         "roles": Role.values,
         "is_admin": has_role(request.user, Role.ADMIN),

@@ -116,3 +116,4 @@ def let_labels_settle() -> None:
     ended = Claim.objects.filter(ended_at__isnull=False)
     ended.update(ended_at=F("ended_at") - CHANGE_WINDOW)
     Correction.objects.update(created_at=F("created_at") - CHANGE_WINDOW)
+    Consensus.objects.update(decided_at=F("decided_at") - CHANGE_WINDOW)

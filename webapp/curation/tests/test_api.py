@@ -15,7 +15,12 @@ from webapp.accounts.models import User
 from webapp.curation.models import Claim, Consensus, Correction, GoldFace, Pause
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.votes import submit_correction
-from webapp.curation.tests.factories import PersonFactory, QueuedFaceFactory
+from webapp.curation.tests.factories import (
+    PersonFactory,
+    QueuedFaceFactory,
+    let_labels_settle,
+)
+from webapp.photos.models import Photo
 
 pytestmark = pytest.mark.django_db
 
@@ -116,6 +121,22 @@ def test_refusals_have_a_code_and_a_sentence(
     assert response.status_code == status
     assert response.json()["code"] == code
     assert len(response.json()["detail"]) > 10
+
+
+def test_history_of_a_face_that_its_visitor_took_back_is_gone(
+    annotator: Person,
+) -> None:
+    client, person = annotator
+    face = QueuedFaceFactory()
+    (claim,) = claim_faces(person=person)
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+    let_labels_settle()
+    url = f"{ROOT}/faces/{face.pk}/history"
+    assert client.get(url).status_code == 200
+
+    Photo.objects.update(training_consent_at=None)
+
+    assert client.get(url).status_code == 404
 
 
 PATHS = [

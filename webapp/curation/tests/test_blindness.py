@@ -13,6 +13,7 @@ from django.urls import reverse
 from webapp.accounts.models import User
 from webapp.curation.models import Claim, Correction, QueueItem
 from webapp.curation.services.claims import claim_faces
+from webapp.curation.services.consensus import refresh_faces
 from webapp.curation.services.flags import submit_flag
 from webapp.curation.services.quality import add_gold
 from webapp.curation.services.votes import submit_correction, undo
@@ -30,7 +31,7 @@ Person = tuple[Client, User]
 
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _CHANGES = re.compile(
-    r'(csrfmiddlewaretoken" value="\w+")|("expires_at":"[^"]+")|'
+    r'(csrfmiddlewaretoken" value="\w+")|("(?:expires|oldest)_at":"[^"]+")|'
     r"(person\d+)|('Expires', '[^']+')|('X-Request-ID', '\w+')"
 )
 
@@ -77,7 +78,8 @@ def every_response(client: Client, person: User, face: Face) -> dict[str, str]:
     keep("me", client.get(reverse("curation:me")))
     for name in ("api-history", "api-judge", "api-gold"):
         keep(name, client.get(reverse(name, args=[face.pk])))
-    for name in ("api-disputes", "api-people", "api-me"):
+    keep("dashboard", client.get(reverse("curation:dashboard")))
+    for name in ("api-disputes", "api-people", "api-me", "api-queue"):
         keep(name, client.get(reverse(name)))
     keep("photo-api", client.get(f"/api/v1/photos/{face.photo_id}"))
     keep("photo-page", client.get(f"/photos/{face.photo_id}/"))
@@ -112,6 +114,74 @@ def test_no_response_before_the_vote_depends_on_what_was_said(
         assert text == plain[name], name
 
 
+def figures(client: Client) -> dict[str, object]:
+    """Of the queue; how many faces are before somebody tells nothing."""
+    found = client.get(reverse("api-queue")).json()
+    return {name: value for name, value in found.items() if name != "held"}
+
+
+def say_sad(others: list[str], *, is_gold: bool = False) -> tuple[Client, str]:
+    """Somebody says that a face is sad of which others had said these words hours ago;
+    the page of the queue as they see it then. No figure moved by that."""
+    Face.objects.all().delete()
+    client, person = Client(), PersonFactory()
+    client.force_login(person)
+    face = QueuedFaceFactory(queued__sampled=True)
+    for word in others:
+        Correction.objects.create(
+            face=face, author=PersonFactory(), verdict=word, source="annotator"
+        )
+    refresh_faces(face_ids=[face.pk])
+    let_labels_settle()
+    if is_gold:
+        add_gold(face_id=face.pk, verdict=others[0], chosen_by=None)
+    claim = Claim.objects.create(
+        face=face,
+        person=person,
+        slot=None if is_gold else len(others) + 1,
+        is_gold=is_gold,
+        expires_at="2100-01-01T00:00Z",
+    )
+    before = figures(client)
+    submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+    assert figures(client) == before
+    return client, client.get(reverse("curation:dashboard")).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("agree", "differ", "counted"),
+    [
+        (["sad"], ["happy"], {"decided": 1, "new_labels": 1, "agreement": 1.0}),
+        (["sad", "happy"], ["neutral", "happy"], {"decided": 1, "waiting": 0}),
+        (["neutral", "happy"], ["sad", "happy"], {"disputed": 1, "waiting": 0}),
+    ],
+)
+def test_queue_does_not_tell_who_voted_whether_others_agree(
+    agree: list[str], differ: list[str], counted: dict[str, float]
+) -> None:
+    _, other = say_sad(differ)
+    client, page = say_sad(agree)
+    assert _CHANGES.sub("", page) == _CHANGES.sub("", other)
+    assert figures(client)["waiting"] == 1
+
+    let_labels_settle()
+
+    assert figures(client).items() >= counted.items()
+
+
+@pytest.mark.parametrize("known", ["sad", "happy"])
+def test_queue_does_not_tell_who_voted_that_a_face_was_gold(known: str) -> None:
+    client, _ = say_sad([known, known], is_gold=True)
+
+    assert figures(client)["decided"] == 1
+
+
+def test_adjudicators_see_the_queue_as_it_is(judge: Person) -> None:
+    say_sad(["sad"])
+
+    assert figures(judge[0])["decided"] == 1
+
+
 def test_gold_faces_answer_like_all_others() -> None:
     ordinary = world("happy", "surprise", "neutral")
     Face.objects.all().delete()
@@ -124,7 +194,11 @@ def test_gold_faces_answer_like_all_others() -> None:
         face=face, person=person, is_gold=True, expires_at="2100-01-01T00:00Z"
     )
 
-    assert every_response(client, person, face) == ordinary
+    answers = every_response(client, person, face)
+    for name in ("dashboard", "api-queue"):
+        # They count how many faces wait and how many are gold, of all.
+        assert answers.pop(name) != ordinary.pop(name)
+    assert answers == ordinary
 
 
 def test_why_a_face_is_on_the_queue_is_not_told(annotator: Person) -> None:
