@@ -269,7 +269,15 @@ def test_every_page_is_for_everybody(open_page: OpenPage, stack: Stack) -> None:
     )
     trouble += look_at(ada, "/curation/people/", "403")
 
-    # Enter in the comment decides nothing; the keys that a page names do.
+    # Enter on a selected face, or in the comment, decides nothing; the keys that a
+    # page names do.
+    for route in ("alike", "golds"):
+        jo.goto(reverse(f"curation:{route}"))
+        face = jo.locator("input[name=face]").first
+        face.check()
+        face.press("Enter")
+        jo.wait_for_timeout(300)
+        expect(face).to_be_checked()
     jo.goto(reverse("curation:disputes"))
     jo.fill("#comment", "Hard to say.")
     jo.press("#comment", "Enter")
