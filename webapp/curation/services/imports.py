@@ -31,8 +31,10 @@ from ml.consensus import NO_LABEL
 from ml.data import SPLITS, DataError, files_of_split, find_layout
 from ml.images import ImageRefused, decode_image, encode_jpeg, read_file
 from ml.labels import EMOTIONS
-from ml.preprocessing import crop_faces, whole_picture
-from ml.quality import face_quality
+from ml.manifest import InputSpec
+from ml.preprocessing import UInt8Array, crop_faces, whole_picture
+from ml.quality import FaceQuality, face_quality
+from ml.types import DetectedFace
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
 from webapp.curation.models import (
@@ -47,7 +49,7 @@ from webapp.curation.models import (
 from webapp.curation.services.quality import add_gold
 from webapp.curation.services.queue import IMPORTED, enqueue_faces
 from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
-from webapp.photos.services.intake import new_file_name
+from webapp.photos.services.intake import STORED_MAX_SIDE_PX, new_file_name
 from webapp.photos.services.serving import NoModelServes, ServingModel, model_server
 
 SUSPECT_BELOW: Final = 0.2
@@ -75,6 +77,20 @@ class ImportOptions:
     everything: bool = False
     limit: int = 0
     gold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """What is kept of a file until its step is over: its pixels, of 64 files at once,
+    are too many. ``crop`` is uint8 (size_px, size_px, channels), as the model takes
+    it; ``face`` is all of the picture, in pixels of ``jpeg``."""
+
+    mark: str
+    label: int
+    face: DetectedFace
+    quality: FaceQuality
+    crop: UInt8Array
+    jpeg: bytes
 
 
 def start_dataset_import(
@@ -198,27 +214,12 @@ def _take(
     serving: ServingModel,
 ) -> None:
     """One step: faces come onto the queue or become gold, as many as are wanted yet."""
-    read = [entry for entry in (_read(path, label) for path, label in files) if entry]
-    marks = [_mark(data) for data, _, _ in read]
-    known = set(
-        Photo.objects.filter(idempotency_hash__in=marks).values_list(
-            "idempotency_hash", flat=True
-        )
-    )
-    fresh = {
-        mark: entry
-        for mark, entry in zip(marks, read, strict=True)
-        if mark not in known
-    }
+    spec = serving.classifier.manifest.input
+    read = [_read(path, label, spec) for path, label in files]
+    fresh = {picture.mark: picture for picture in read if picture is not None}
     if not fresh:
         return
-    spec = serving.classifier.manifest.input
-    crops = np.concatenate(
-        [
-            crop_faces(image, [whole_picture(image)], spec)
-            for _, image, _ in fresh.values()
-        ]
-    )
+    crops = np.stack([picture.crop for picture in fresh.values()])
     reading = serving.classifier.read_crops(crops)
     activations = serving.classifier.class_activation(reading.feature_map)
     with transaction.atomic():
@@ -232,16 +233,16 @@ def _take(
         faces_left = options.limit - row.queued_faces if options.limit else _STEP
         faces: list[uuid.UUID] = []
         folder_account = _folder_account(Path(row.folder))
-        for index, (mark, (_, image, label)) in enumerate(fresh.items()):
+        for index, picture in enumerate(fresh.values()):
             if len(faces) >= faces_left:
                 break
-            scores = reading.scores[index]
+            scores, label = reading.scores[index], picture.label
             belief = scores.probabilities[label] if label != NO_LABEL else 1.0
             suspect = belief < SUSPECT_BELOW and scores.confidence > belief
             is_gold = golds_left > 0 and label != NO_LABEL and belief >= SURE_FROM
             if not (suspect or options.everything or is_gold):
                 continue
-            face = _enter(image, mark, row, serving, crops[index])
+            face = _enter(picture, row, serving)
             Prediction.objects.create(
                 face=face,
                 model_version=serving.version,
@@ -275,30 +276,39 @@ def _count_golds(row: DatasetImport) -> int:
     return made.exclude(face__queue_item__reason=Reason.SUSPECT).count()
 
 
-def _read(path: Path, label: int) -> tuple[bytes, Image.Image, int] | None:
+def _read(path: Path, label: int, spec: InputSpec) -> _Picture | None:
+    """None where it is here already, and where it cannot be used. Raises
+    ``FileNotFoundError`` where its folder is gone."""
     try:
         data = read_file(path)
-        return data, decode_image(data).pixels, label
-    except ImageRefused as error:
+        mark = _mark(data)
+        if Photo.objects.filter(idempotency_hash=mark).exists():
+            return None
+        image = decode_image(data, STORED_MAX_SIDE_PX).pixels
+    except (ImageRefused, OSError) as error:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path.parent} is there no more.") from error
         logger.warning("%s is passed over: %s", path, error)
         return None
-
-
-def _enter(
-    image: Image.Image,
-    mark: str,
-    row: DatasetImport,
-    serving: ServingModel,
-    crop: np.ndarray,
-) -> Face:
     face = whole_picture(image)
-    now = timezone.now()
-    name = default_storage.save(new_file_name(), ContentFile(encode_jpeg(image)))
+    return _Picture(
+        mark=mark,
+        label=label,
+        face=face,
+        quality=face_quality(image, face),
+        crop=crop_faces(image, [face], spec)[0],
+        jpeg=encode_jpeg(image),
+    )
+
+
+def _enter(picture: _Picture, row: DatasetImport, serving: ServingModel) -> Face:
+    box, now = picture.face.box, timezone.now()
+    name = default_storage.save(new_file_name(), ContentFile(picture.jpeg))
     photo = Photo.objects.create(
         visitor_key=_visitor_key(row),
         file_name=name,
-        width_px=image.width,
-        height_px=image.height,
+        width_px=int(box.width),
+        height_px=int(box.height),
         faces_found=1,
         status=PhotoStatus.DONE,
         model_version=serving.version,
@@ -307,21 +317,21 @@ def _enter(
         # Whoever imports a folder answers for the right to train on it.
         training_consent_at=now,
         consent_version=IMPORTED,
-        idempotency_hash=mark,
-        upload_sha256=mark,
+        idempotency_hash=picture.mark,
+        upload_sha256=picture.mark,
     )
     buffer = io.BytesIO()
-    Image.fromarray(np.squeeze(crop)).save(buffer, "PNG")
+    Image.fromarray(np.squeeze(picture.crop)).save(buffer, "PNG")
     return Face.objects.create(
         photo=photo,
         index=1,
-        x=face.box.x,
-        y=face.box.y,
-        width=face.box.width,
-        height=face.box.height,
-        detector_score=face.score,
+        x=box.x,
+        y=box.y,
+        width=box.width,
+        height=box.height,
+        detector_score=picture.face.score,
         assumed=True,
-        quality=asdict(face_quality(image, face)),
+        quality=asdict(picture.quality),
         crop=buffer.getvalue(),
     )
 

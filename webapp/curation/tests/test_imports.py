@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import weakref
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from PIL import Image
 
+from ml.images import DecodedImage, decode_image
 from ml.labels import EMOTIONS
 from tests.models import write_tiny_model
 from webapp.core.errors import DomainError
@@ -151,6 +154,58 @@ def test_import_of_a_dead_worker_goes_on(folder: Path) -> None:
     tasks.import_dataset(str(row.pk))
     row.refresh_from_db()
     assert row.status == "done"
+
+
+def test_what_cannot_be_opened_is_passed_over(folder: Path) -> None:
+    sad = folder / "train" / "sad"
+    (sad / "nowhere.png").symlink_to(sad / "gone.png")
+    os.mkfifo(sad / "pipe.png")
+
+    row = run(folder)
+
+    assert (row.status, row.message) == ("done", "")
+    assert (row.seen, row.total) == (15, 15)
+    assert row.queued_faces == 3 * PER_CLASS
+
+
+def test_large_pictures_are_stored_as_those_of_visitors_and_read_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder / "train" / "sad"
+    for number in range(3):
+        Image.new("RGB", (2400, 1200), (number, 0, 0)).save(place / f"{number}.png")
+    alive: list[weakref.ref[Image.Image]] = []
+
+    def decode(*given: Any) -> DecodedImage:
+        assert not any(pixels() for pixels in alive)
+        decoded = decode_image(*given)
+        alive.append(weakref.ref(decoded.pixels))
+        return decoded
+
+    monkeypatch.setattr(imports, "decode_image", decode)
+
+    assert run(folder).status == "done"
+
+    assert len(alive) == 4 * PER_CLASS
+    large = Photo.objects.filter(width_px=1920, height_px=960)
+    assert large.count() == 3
+    sizes = Face.objects.filter(photo__in=large).values_list("width", "height")
+    assert set(sizes) == {(1920.0, 960.0)}
+
+
+def test_folder_that_vanishes_meanwhile_fails_the_import(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
+    listed = imports._list(folder, ImportOptions())
+    monkeypatch.setattr(imports, "_list", lambda *_: listed)
+    folder.rename(folder.with_name("elsewhere"))
+
+    tasks.import_dataset(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.status == "failed"
+    assert "is there no more" in row.message
 
 
 def test_folder_that_vanished_fails_with_the_reason(folder: Path) -> None:
