@@ -26,8 +26,9 @@ MAX_SLOTS: Final = 3
 
 MAX_COMMENT_LENGTH: Final = 500
 MAX_BULK: Final = 200
-MAX_FOLDER_LENGTH: Final = 500
 """Faces that one click may concern."""
+
+MAX_FOLDER_LENGTH: Final = 500
 MAX_DURATION_MS: Final = 3_600_000
 
 
@@ -394,7 +395,8 @@ class DatasetImport(TimedModel):
 
     Goes ``queued -> running -> done`` or ``failed``; ``message`` says why. A worker
     that died leaves ``heartbeat_at`` behind, and the sweep queues the import again:
-    faces that are there already are passed over.
+    faces that are there already are passed over. ``seen`` is how far any worker got,
+    ``attempts`` how many have begun since one got further.
     """
 
     class Status(models.TextChoices):
@@ -410,6 +412,7 @@ class DatasetImport(TimedModel):
     total = models.PositiveIntegerField(default=0)
     queued_faces = models.PositiveIntegerField(default=0)
     message = models.CharField(max_length=1000, blank=True, default="")
+    attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
     heartbeat_at = models.DateTimeField(null=True)
     done_at = models.DateTimeField(null=True)
     started_by = models.ForeignKey(

@@ -23,6 +23,7 @@ from celery import current_app
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 from PIL import Image
@@ -62,6 +63,7 @@ IMPORT_TASK: Final = "webapp.curation.tasks.import_dataset"
 IMPORT_QUEUE: Final = "training"
 """The queue for what takes long: one at a time, and nobody's photo waits for it."""
 
+MAX_ATTEMPTS: Final = 3
 _STEP: Final = 64
 _STALE_AFTER: Final = timedelta(minutes=2)
 
@@ -130,7 +132,11 @@ def claim_dataset_import(*, import_id: uuid.UUID) -> DatasetImport | None:
     """Take a waiting import; None where somebody else has it."""
     claimed = DatasetImport.objects.filter(
         pk=import_id, status=DatasetImport.Status.QUEUED
-    ).update(status=DatasetImport.Status.RUNNING, heartbeat_at=timezone.now())
+    ).update(
+        status=DatasetImport.Status.RUNNING,
+        attempts=F("attempts") + 1,
+        heartbeat_at=timezone.now(),
+    )
     return DatasetImport.objects.get(pk=import_id) if claimed else None
 
 
@@ -141,12 +147,14 @@ def run_dataset_import(*, dataset_import: DatasetImport) -> None:
     try:
         serving = model_server.champion()
         files = _list(Path(row.folder), options)
-        _update(row, total=len(files), seen=0)
+        _update(row, total=len(files))
         for start in range(0, len(files), _STEP):
             if 0 < options.limit <= row.queued_faces:
                 break
             _take(files[start : start + _STEP], row, options, serving)
-            _update(row, seen=min(start + _STEP, len(files)))
+            end = min(start + _STEP, len(files))
+            # What a worker before this one has seen as well is no progress.
+            _update(row, **({"seen": end, "attempts": 0} if end > row.seen else {}))
     except (DomainError, NoModelServes, OSError) as error:
         logger.error("import of %s failed: %s", row.folder, error)
         _update(
@@ -160,11 +168,22 @@ def run_dataset_import(*, dataset_import: DatasetImport) -> None:
 
 
 def sweep_dataset_imports() -> int:
-    """Set going what stands still: lost messages and dead workers; how many."""
+    """Set going what stands still: lost messages and dead workers; how many. An import
+    of which three workers died at one place fails."""
     stale = timezone.now() - _STALE_AFTER
-    DatasetImport.objects.filter(
+    dead = DatasetImport.objects.filter(
         status=DatasetImport.Status.RUNNING, heartbeat_at__lt=stale
-    ).update(status=DatasetImport.Status.QUEUED)
+    )
+    dead.filter(attempts__gte=MAX_ATTEMPTS).update(
+        status=DatasetImport.Status.FAILED,
+        message=(
+            f"{MAX_ATTEMPTS} workers died at the same files of it. Look at their log "
+            "and at the memory of their host, then import the folder again: what is "
+            "here already is passed over."
+        ),
+        done_at=timezone.now(),
+    )
+    dead.update(status=DatasetImport.Status.QUEUED)
     waiting = list(
         DatasetImport.objects.filter(
             status=DatasetImport.Status.QUEUED, created_at__lt=stale

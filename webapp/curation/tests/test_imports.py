@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from PIL import Image
 
-from ml.images import DecodedImage, decode_image
+from ml.images import DecodedImage, decode_image, read_file
 from ml.labels import EMOTIONS
 from tests.models import write_tiny_model
 from webapp.core.errors import DomainError
@@ -23,6 +23,7 @@ from webapp.curation.services import imports
 from webapp.curation.services.imports import (
     ImportOptions,
     claim_dataset_import,
+    run_dataset_import,
     start_dataset_import,
     sweep_dataset_imports,
 )
@@ -191,6 +192,47 @@ def test_large_pictures_are_stored_as_those_of_visitors_and_read_one_by_one(
     assert large.count() == 3
     sizes = Face.objects.filter(photo__in=large).values_list("width", "height")
     assert set(sizes) == {(1920.0, 960.0)}
+
+
+def die_again(row: DatasetImport) -> None:
+    """Another worker takes the import, and dies in the midst of it; its heart stops."""
+    assert claim_dataset_import(import_id=row.pk) is not None
+    claimed = DatasetImport.objects.get()
+    with pytest.raises(SystemExit):
+        run_dataset_import(dataset_import=claimed)
+    long_ago = timezone.now() - timedelta(minutes=5)
+    DatasetImport.objects.update(heartbeat_at=long_ago, created_at=long_ago)
+    sweep_dataset_imports()
+    row.refresh_from_db()
+
+
+def test_import_that_kills_its_workers_at_one_place_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "_STEP", 4)
+    deadly = folder / "train" / "sad" / "2.png"
+
+    def dies_of_one(path: Path) -> bytes:
+        if path == deadly:
+            raise SystemExit
+        return read_file(path)
+
+    monkeypatch.setattr(imports, "read_file", dies_of_one)
+    row = start_dataset_import(folder=folder, options=ImportOptions(), started_by=None)
+    die_again(row)
+    assert (row.status, row.seen, row.attempts) == ("queued", 4, 0)
+    deadly = folder / "train" / "neutral" / "2.png"
+    die_again(row)
+    assert (row.status, row.seen, row.attempts) == ("queued", 12, 0)
+
+    for attempts in (1, 2):
+        die_again(row)
+        assert (row.status, row.seen, row.attempts) == ("queued", 12, attempts)
+    die_again(row)
+
+    assert (row.status, row.attempts) == ("failed", 3)
+    assert "3 workers died at the same files" in row.message
+    assert row.done_at is not None
 
 
 def test_folder_that_vanishes_meanwhile_fails_the_import(
