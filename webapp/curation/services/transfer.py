@@ -23,7 +23,6 @@ from django.db import IntegrityError, transaction
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from ml.manifest import write_atomically
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
 from webapp.curation.models import (
@@ -202,25 +201,12 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
     return ImportReport(new, known, missing)
 
 
-def export_folder(*, folder: Path) -> int:
-    """Faces as pictures in a folder for each label, with a manifest that holds their
-    whole history; how many faces.
-
-    ``folder/happy/<face id>.png`` and so on; faces without a decision lie in
-    ``open``. The folders are a data set that training reads as it is.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise DomainError(f"{folder} is not empty.", code="folder_not_empty")
-    folder.mkdir(parents=True, exist_ok=True)
-    faces = 0
-    for name, data in _folder_files():
-        write_atomically(folder / name, data)
-        faces += name != MANIFEST_NAME
-    return faces
-
-
 def export_zip(*, target: IO[bytes]) -> None:
-    """The same folder as one archive, with no picture on disk by itself."""
+    """Faces as pictures in a folder for each label, with a manifest that holds their
+    whole history, as one archive: no picture comes on disk by itself.
+
+    ``mien/happy/<face id>.png`` and so on; faces without a decision lie in ``open``.
+    """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, data in _folder_files():
             archive.writestr(f"mien/{name}", data)
@@ -245,7 +231,7 @@ def _folder_files() -> Iterator[tuple[str, bytes]]:
 
 
 def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a folder that ``export_folder`` wrote."""
+    """Rows of the folder that an archive of ``export_zip`` unpacks to."""
     try:
         text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
     except OSError as error:

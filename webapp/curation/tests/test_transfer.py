@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import uuid
+import zipfile
 from io import StringIO
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from webapp.curation.services.transfer import (
     COLUMNS,
     MANIFEST_NAME,
     export_csv,
-    export_folder,
     export_jsonl,
     export_rows,
+    export_zip,
     import_rows,
     read_csv,
     read_folder,
@@ -64,6 +65,14 @@ def history() -> list[dict[str, object]]:
         verdict="neutral",
     )
     return list(export_rows())
+
+
+def unpacked(place: Path) -> Path:
+    """The folder of an exported archive."""
+    archive = io.BytesIO()
+    export_zip(target=archive)
+    zipfile.ZipFile(archive).extractall(place)
+    return place / "mien"
 
 
 def forget() -> list[dict[str, object]]:
@@ -108,8 +117,7 @@ def test_what_goes_out_comes_in_again_to_the_last_field(
     elif kind == "jsonl":
         rows = list(read_jsonl(list(export_jsonl())))
     else:
-        export_folder(folder=tmp_path / "out")
-        rows = list(read_folder(tmp_path / "out"))
+        rows = list(read_folder(unpacked(tmp_path)))
     consensus = forget()
 
     report = import_rows(rows=rows)
@@ -130,15 +138,13 @@ def test_formulas_do_not_reach_a_spreadsheet(history: list[object]) -> None:
     assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n")]
 
 
-def test_folder_is_a_data_set_with_one_folder_a_label(
+def test_pictures_lie_in_one_folder_a_label(
     history: list[object], tmp_path: Path
 ) -> None:
-    assert export_folder(folder=tmp_path) == 3
+    pictures = list(unpacked(tmp_path).rglob("*.png"))
 
-    names = {path.parent.name for path in tmp_path.rglob("*.png")}
-    assert names == {"neutral", "open"}
-    with pytest.raises(DomainError, match="not empty"):
-        export_folder(folder=tmp_path)
+    assert len(pictures) == 3
+    assert {path.parent.name for path in pictures} == {"neutral", "open"}
 
 
 def test_more_faces_than_a_query_takes_names_leave(
@@ -149,7 +155,7 @@ def test_more_faces_than_a_query_takes_names_leave(
     monkeypatch.setattr(transfer, "_BATCH", 2)
 
     with query_limit(2):
-        assert export_folder(folder=tmp_path) == 3
+        assert len(list(unpacked(tmp_path).rglob("*.png"))) == 3
 
 
 def test_faces_without_consent_do_not_leave() -> None:
@@ -242,7 +248,7 @@ def test_command_brings_labels_back(
 ) -> None:
     path = tmp_path / f"labels.{kind}"
     if kind == "folder":
-        export_folder(folder=path)
+        path = unpacked(tmp_path)
     else:
         lines = export_csv() if kind == "csv" else export_jsonl()
         path.write_text("".join(lines), encoding="utf-8", newline="")
