@@ -109,7 +109,11 @@ class VotedSerializer(serializers.Serializer[Any]):
 
 
 class HeldSerializer(serializers.Serializer[Any]):
-    held = serializers.IntegerField(help_text="How many faces that concerned.")
+    held = serializers.IntegerField(help_text="How many faces you hold.")
+
+
+class FacesSerializer(serializers.Serializer[Any]):
+    faces = serializers.IntegerField(help_text="How many faces that concerned.")
 
 
 class ClaimsView(APIView):
@@ -135,10 +139,10 @@ class ClaimsView(APIView):
     @extend_schema(
         operation_id="give_faces_back",
         summary="Give all faces back",
-        responses={200: HeldSerializer, 403: _ERROR},
+        responses={200: FacesSerializer, 403: _ERROR},
     )
     def delete(self, request: Request) -> Response:
-        return _private({"held": claims.give_back_claims(person=person_of(request))})
+        return _private({"faces": claims.give_back_claims(person=person_of(request))})
 
 
 class RenewView(APIView):
@@ -398,7 +402,7 @@ class JudgeView(APIView):
     @extend_schema(
         operation_id="undecide_face",
         summary="Take your decision back",
-        responses={204: None, **_REFUSALS},
+        responses={204: None, 404: _ERROR, **_REFUSALS},
     )
     def delete(self, request: Request, face_id: uuid.UUID) -> Response:
         votes.retract_adjudication(person=person_of(request), face_id=face_id)
@@ -441,11 +445,11 @@ class BatchView(APIView):
     @extend_schema(
         operation_id="unlabel_many",
         summary="Take back what was labelled in one go",
-        responses={200: HeldSerializer, 404: _ERROR, **_REFUSALS},
+        responses={200: FacesSerializer, 404: _ERROR, **_REFUSALS},
     )
     def delete(self, request: Request, batch: uuid.UUID) -> Response:
         return _private(
-            {"held": votes.undo_batch(person=person_of(request), batch=batch)}
+            {"faces": votes.undo_batch(person=person_of(request), batch=batch)}
         )
 
 

@@ -76,7 +76,7 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
     }
     soon = timezone.now() + timedelta(seconds=21)
     assert Claim.objects.filter(expires_at__lt=soon).count() == 3
-    assert call(client, "DELETE", f"{ROOT}/claims").json() == {"held": 3}
+    assert call(client, "DELETE", f"{ROOT}/claims").json() == {"faces": 3}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_many_at_once_and_back(judge: Person) -> None:
     answer = call(client, "POST", f"{ROOT}/bulk", {"faces": faces, "verdict": "sad"})
 
     batch = answer.json()["batch"]
-    assert call(client, "DELETE", f"{ROOT}/bulk/{batch}").json() == {"held": 3}
+    assert call(client, "DELETE", f"{ROOT}/bulk/{batch}").json() == {"faces": 3}
     assert call(client, "DELETE", f"{ROOT}/bulk/{batch}").status_code == 409
 
 
@@ -247,6 +247,15 @@ def test_cookie_alone_writes_nothing() -> None:
     client.force_login(PersonFactory())
 
     assert call(client, "POST", f"{ROOT}/claims", {}).status_code == 403
+
+
+def test_decision_on_a_face_that_is_gone_is_not_taken_back(judge: Person) -> None:
+    answer = call(judge[0], "DELETE", f"{ROOT}/faces/{NOBODYS}/verdict")
+
+    assert answer.status_code == 404
+    schema = judge[0].get("/api/schema/?format=json").json()
+    described = schema["paths"]["/api/v1/curation/faces/{face_id}/verdict"]["delete"]
+    assert "404" in described["responses"]
 
 
 def test_schema_describes_curation(client: Client) -> None:
