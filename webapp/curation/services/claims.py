@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -104,17 +103,13 @@ def renew_claims(*, person: User, lease: timedelta = LEASE) -> int:
     ).update(expires_at=now + lease)
 
 
-def give_back_claims(
-    *, person: User, claim_ids: Iterable[uuid.UUID] | None = None
-) -> int:
-    """End leases without a vote, all or the named ones; how many.
+def give_back_claims(*, person: User) -> int:
+    """End all leases of a person without a vote; how many.
 
     The faces go to somebody else, or come back to this person another day: a face
     that was prefetched has not been seen.
     """
     held = Claim.objects.filter(person=person, status=ClaimStatus.HELD)
-    if claim_ids is not None:
-        held = held.filter(pk__in=list(claim_ids))
     deleted, _ = held.delete()
     return deleted
 

@@ -332,6 +332,11 @@ def _given_before(claim: Claim, verdict: Verdict, comment: str) -> Correction:
         face_id=claim.face_id, author_id=claim.person_id, retracted_at__isnull=True
     ).first()
     if correction is None:
+        if Claim.objects.filter(pk=claim.pk, status=ClaimStatus.SKIPPED).exists():
+            raise Conflict(
+                "You have passed this face over already; undo that first.",
+                code="skipped",
+            )
         raise ClaimLost
     if (correction.verdict, correction.comment) != (verdict, comment):
         raise Conflict(

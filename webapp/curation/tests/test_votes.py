@@ -205,6 +205,16 @@ def test_skipped_face_that_others_took_does_not_come_back() -> None:
         undo(person=person)
 
 
+def test_vote_on_a_face_that_one_skipped_is_told_so() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    skip_face(person=person, claim_id=claim.pk)
+
+    with pytest.raises(Conflict, match="passed this face over"):
+        submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+
+
 def test_undo_passes_over_a_skipped_face_that_others_took() -> None:
     QueuedFaceFactory.create_batch(2, queued__slots=1)
     person = PersonFactory()
