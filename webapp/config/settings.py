@@ -280,6 +280,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(15.0),
         "options": {"expires": 15.0, "queue": "default"},
     },
+    "reorder-queue": {
+        "task": "webapp.curation.tasks.reorder_queue",
+        "schedule": schedule(300.0),
+        "options": {"expires": 300.0, "queue": "default"},
+    },
     "weigh-people": {
         "task": "webapp.curation.tasks.weigh_people",
         "schedule": schedule(300.0),

@@ -12,6 +12,10 @@ from webapp.curation.services import consensus, imports, priority, queue
 @shared_task
 def fill_queue() -> None:
     queue.fill_queue()
+
+
+@shared_task(soft_time_limit=270, time_limit=290)
+def reorder_queue() -> None:
     priority.reorder_queue()
 
 

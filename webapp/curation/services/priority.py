@@ -66,7 +66,8 @@ def priorities(*, items: Sequence[QueueItem]) -> dict[uuid.UUID, float]:
 def reorder_queue() -> int:
     """Give every waiting face its priority by the order in force; how many changed.
 
-    Needed after the order, or what it looks at, has changed."""
+    Needed after the order, or what it looks at, has changed; a vote moves its face at
+    once. Takes longer the more faces wait."""
     items = list(QueueItem.objects.filter(status=QueueStatus.WAITING))
     fresh = priorities(items=items)
     changed = [item for item in items if item.priority != fresh[item.pk]]

@@ -8,6 +8,7 @@ from django.conf import LazySettings
 from django.utils import timezone
 
 from webapp.core.errors import DomainError
+from webapp.curation import tasks
 from webapp.curation.models import Correction, QueueItem, Reason
 from webapp.curation.order import ORDERS, Signals, uncertainty
 from webapp.curation.services.flags import retract_flag, submit_flag
@@ -203,3 +204,20 @@ def test_another_order_rearranges_the_queue(settings: LazySettings) -> None:
     items = list(QueueItem.objects.order_by("-priority"))
     chances = [chance_of(item.face_id) for item in items]
     assert chances == sorted(chances, reverse=True)
+
+
+def test_all_that_waits_is_not_ordered_anew_each_time_that_faces_come(
+    settings: LazySettings,
+) -> None:
+    face = FaceFactory()
+    enqueue_faces(face_ids=[face.pk], reason=Reason.UNSURE)
+    settings.CURATION_ORDER = "by_chance"
+    before = QueueItem.objects.get().priority
+
+    tasks.fill_queue()
+    assert QueueItem.objects.get().priority == before
+
+    tasks.reorder_queue()
+    assert QueueItem.objects.get().priority == chance_of(face.pk)
+    beaten = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+    assert {tasks.fill_queue.name, tasks.reorder_queue.name} <= beaten
