@@ -12,9 +12,10 @@ from webapp.core.charts import BarPlot, bar_plot
 def day_plot(days: Sequence[tuple[date, int]]) -> BarPlot:
     """Bars of how many labels each day brought, oldest first."""
     total = sum(count for _, count in days)
+    noun = "label" if total == 1 else "labels"
     return bar_plot(
         days,
-        words=f"{total} labels in {{number}} days, at most {{peak}} a day",
+        words=f"{total} {noun} in {{number}} days, at most {{peak}} a day",
         form="%d %b",
         tick_form="%d %b",
         ticked=lambda index, _: index % 7 == 3,

@@ -34,7 +34,13 @@ from webapp.core.errors import DomainError, NotFound
 from webapp.curation import pictures, selectors
 from webapp.curation.charts import count_rows, day_plot, share_rows
 from webapp.curation.errors import Paused
-from webapp.curation.models import KEYS, DatasetImport, GoldFace, Reason
+from webapp.curation.models import (
+    KEYS,
+    ConsensusMethod,
+    DatasetImport,
+    GoldFace,
+    Reason,
+)
 from webapp.curation.receipts import VERDICT_WORDS
 from webapp.curation.services import claims, quality, transfer, votes
 from webapp.photos.views.common import see_other
@@ -46,6 +52,12 @@ REASON_WORDS: Final[dict[str, str]] = {
     Reason.SAMPLE: "Random sample",
     Reason.SUSPECT: "Suspect in a data folder",
     Reason.MANUAL: "Brought by an admin",
+}
+
+METHOD_WORDS: Final[dict[str, str]] = {
+    ConsensusMethod.MAJORITY: "most votes",
+    ConsensusMethod.WEIGHTED: "votes, weighed by how often each person is right",
+    ConsensusMethod.ADJUDICATED: "an adjudicator",
 }
 
 GOLDS_SHOWN: Final = 24
@@ -175,10 +187,12 @@ def disputes(request: HttpRequest) -> HttpResponse:
 @role_required(Role.ANNOTATOR)
 def history(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
     selectors.refuse_the_blind(person=_person(request), face_id=face_id)
+    consensus = selectors.face_consensus(face_id=face_id)
     context = {
         "face": selectors.get_face(face_id=face_id),
         "rows": selectors.face_history(face_id=face_id),
-        "consensus": selectors.face_consensus(face_id=face_id),
+        "consensus": consensus,
+        "decided_by": METHOD_WORDS.get(consensus.method) if consensus else None,
         "is_gold": GoldFace.objects.filter(face_id=face_id).exists(),
         "verdicts": VERDICTS,
     }
@@ -305,7 +319,8 @@ def golds(request: HttpRequest) -> HttpResponse:
 def undo_alike(request: HttpRequest, batch: uuid.UUID) -> HttpResponse:
     try:
         count = votes.undo_batch(person=_person(request), batch=batch)
-        messages.success(request, f"{count} labels taken back.")
+        what = "1 label" if count == 1 else f"{count} labels"
+        messages.success(request, f"{what} taken back.")
     except DomainError as error:
         messages.error(request, str(error))
     return see_other("curation:alike")

@@ -6,6 +6,7 @@ import uuid
 import zipfile
 
 import pytest
+from django.conf import LazySettings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.test import Client
@@ -16,7 +17,12 @@ from tests.pictures import astronaut, encode
 from webapp.accounts.models import User
 from webapp.curation.models import Claim, Consensus, Correction, GoldFace, Pause
 from webapp.curation.services.claims import claim_faces
-from webapp.curation.services.votes import submit_correction
+from webapp.curation.services.flags import submit_flag
+from webapp.curation.services.votes import (
+    adjudicate,
+    adjudicate_many,
+    submit_correction,
+)
 from webapp.curation.tests.factories import (
     PersonFactory,
     QueuedFaceFactory,
@@ -317,6 +323,35 @@ def test_grid_labels_many_and_takes_them_back(judge: Person) -> None:
     assert client.post(url, {"verdict": "sad"}).status_code == 303
     page = client.post(url, {"face": "x", "verdict": "sad"}, follow=True)
     assert "Select faces of this page." in page.content.decode()
+
+
+def test_pages_count_one_of_something_rightly(
+    judge: Person, settings: LazySettings
+) -> None:
+    client, person = judge
+    settings.RETRAIN_AFTER_LABELS = 2
+    batch = adjudicate_many(
+        person=person, face_ids=[QueuedFaceFactory().pk], verdict="sad"
+    )
+
+    page = client.get(reverse("curation:dashboard")).content.decode()
+    assert "<b>1 more</b> makes a training" in page
+    assert "1 label in 30 days" in page
+    url = reverse("curation:undo-alike", args=[batch])
+    assert "1 label taken back." in client.post(url, follow=True).content.decode()
+
+
+def test_history_says_in_words_who_decided(judge: Person) -> None:
+    client, person = judge
+    face = dispute()
+    submit_flag(face=face, visitor_key="v" * 64, verdict="happy")
+    adjudicate(person=person, face_id=face.pk, verdict="sad")
+
+    page = client.get(reverse("curation:history", args=[face.pk])).content.decode()
+
+    assert "<dt>Decided by</dt><dd>an adjudicator</dd>" in page
+    assert "<td>Visitor</td>" in page
+    assert "When (UTC)" in page
 
 
 def test_people_come_in_pages(judge: Person) -> None:
