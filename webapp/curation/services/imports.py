@@ -34,8 +34,8 @@ from ml.images import ImageRefused, decode_image, encode_jpeg, read_file
 from ml.labels import EMOTIONS
 from ml.manifest import InputSpec
 from ml.preprocessing import UInt8Array, crop_faces, whole_picture
-from ml.quality import FaceQuality, face_quality
-from ml.types import DetectedFace
+from ml.quality import face_quality
+from ml.types import DetectedFace, FaceQuality
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
 from webapp.curation.models import (

@@ -383,9 +383,9 @@ def _take_back(adjudication: Correction, *, restored: Sequence[Source]) -> None:
     the place of does. The consensus is locked."""
     of_face = Correction.objects.filter(face_id=adjudication.face_id)
     of_face.filter(pk=adjudication.pk).update(retracted_at=timezone.now())
-    current = of_face.filter(retracted_at__isnull=True).exclude(author=None)
+    current = of_face.filter(retracted_at__isnull=True)
     held = Claim.objects.filter(face_id=adjudication.face_id, status=ClaimStatus.HELD)
-    spoken = {
+    spoken: set[int | None] = {
         *current.values_list("author_id", flat=True),
         *held.values_list("person_id", flat=True),
     }
