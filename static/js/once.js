@@ -9,7 +9,8 @@ let sentAt = new WeakMap();
 // Last of all, so that what a script sends by itself is none of this.
 addEventListener("submit", (event) => {
   const form = event.target;
-  if (event.defaultPrevented || form.method !== "post") {
+  const method = event.submitter?.formMethod || form.method;
+  if (event.defaultPrevented || method !== "post") {
     return;
   }
   const now = performance.now();

@@ -278,6 +278,8 @@ def test_every_page_is_for_everybody(open_page: OpenPage, stack: Stack) -> None:
         face.press("Enter")
         jo.wait_for_timeout(300)
         expect(face).to_be_checked()
+    press(jo, "Make them gold")
+    expect(jo.locator(".notices")).to_contain_text("1 more gold.")
     jo.goto(reverse("curation:disputes"))
     jo.fill("#comment", "Hard to say.")
     jo.press("#comment", "Enter")
