@@ -158,7 +158,8 @@ def clean(
 def cleaned_csv(rows: Sequence[CleanedRow]) -> bytes:
     """The manifest that ``python -m ml train --manifest`` takes."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    # Else a lone carriage return in a name would end its row.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(CLEANED_COLUMNS)
     for row in rows:
         shares = [f"{share:.4f}" for share in row.shares]
