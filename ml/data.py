@@ -140,7 +140,12 @@ def find_layout(data: Path, needed: Sequence[Split] = SPLITS) -> Layout:
             f"{', '.join(SPLITS)}, each with {', '.join(EMOTIONS)}."
         )
     base = data
-    if images == data and (data.parent / ANNOTATIONS_FILE).is_file():
+    # Its own come first: those around it may be of another data set.
+    if (
+        images == data
+        and not (data / ANNOTATIONS_FILE).is_file()
+        and (data.parent / ANNOTATIONS_FILE).is_file()
+    ):
         base = data.parent
     annotations = base / ANNOTATIONS_FILE
     others = base / OTHERS_FOLDER
@@ -155,7 +160,8 @@ def find_layout(data: Path, needed: Sequence[Split] = SPLITS) -> Layout:
 def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
     """File name relative to ``path``'s folder -> votes in ``VOTE_COLUMNS`` order.
 
-    Raises ``DataError`` with the line that cannot be read.
+    Files on which nobody voted are left out. Raises ``DataError`` with the line that
+    cannot be read.
     """
     columns = [f"votes_{word}" for word in VOTE_COLUMNS]
     votes: dict[str, tuple[int, ...]] = {}
@@ -186,7 +192,7 @@ def read_annotations(path: Path) -> dict[str, tuple[int, ...]]:
         raise DataError(f"{path} is not in UTF-8. Save it as such.") from error
     except (OSError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    return votes
+    return {file: counts for file, counts in votes.items() if any(counts)}
 
 
 def _refuse_twice(file: str, path: Path, line: int) -> NoReturn:
@@ -268,15 +274,18 @@ def load_split(
     """Read a split into memory.
 
     ``source`` decides the targets: the folders' names, one-hot, (N, 4); or the
-    shares of the votes, (N, 10), where there are annotations. Files that are no
-    picture are left out and listed in ``unreadable``. Raises ``DataError``.
+    shares of the votes, (N, 10), where there are annotations; by the folders, those
+    that cannot be read are as none. Files that are no picture are left out and listed
+    in ``unreadable``. Raises ``DataError``.
     """
-    votes_by_file = (
-        read_annotations(layout.annotations) if layout.annotations is not None else {}
-    )
-    # A face filed under another emotion says something only where people voted.
-    with_others = with_others and source == "consensus" and bool(votes_by_file)
-    listed = list(files_of_split(layout, split, with_others))
+    votes_by_file = _votes_by_file(layout, source)
+    # A face filed under another emotion says something only where people voted on it.
+    with_others = with_others and source == "consensus"
+    listed = [
+        (path, label)
+        for path, label in files_of_split(layout, split, with_others)
+        if label != NO_LABEL or _name(path, layout) in votes_by_file
+    ]
     advance = progress(f"Reading {split}", len(listed)) if progress else None
     shape = (len(listed), spec.size_px, spec.size_px, spec.channels)
     crops = np.empty(shape, np.uint8)
@@ -284,7 +293,7 @@ def load_split(
     labels: list[int] = []
     unreadable: list[tuple[str, str]] = []
     for path, label in listed:
-        name = path.relative_to(layout.base).as_posix()
+        name = _name(path, layout)
         try:
             crops[len(names)] = load_face(path, spec)
             names.append(name)
@@ -314,8 +323,20 @@ def load_split(
 def make_targets(
     folder_labels: IntArray, votes: IntArray | None, source: LabelSource
 ) -> Float32Array:
-    """What training aims at: one-hot (N, 4), or shares of the votes (N, 10)."""
-    if source == "consensus" and votes is not None:
+    """What training aims at: one-hot (N, 4), or shares of the votes (N, 10).
+
+    Raises ``ValueError`` where a face has neither a label nor a vote.
+    """
+    if source == "folder":
+        votes = None
+    nothing = folder_labels == NO_LABEL
+    if votes is not None:
+        nothing &= votes.sum(axis=1) == 0
+    if nothing.any():
+        raise ValueError(
+            f"{int(nothing.sum())} faces have neither a label nor a vote to aim at"
+        )
+    if votes is not None:
         return soft_labels(votes)
     return np.eye(len(EMOTIONS), dtype=np.float32)[folder_labels]
 
@@ -343,6 +364,8 @@ def load_for_training(
     decides instead which faces of train count, with which target and weight.
     Raises ``DataError``.
     """
+    # What is wrong with it is said before minutes of reading.
+    rows = read_cleaned(manifest) if manifest is not None else None
     train = load_split(
         layout,
         "train",
@@ -364,8 +387,8 @@ def load_for_training(
         for split in SPLITS[1:]
     ]
     validation = held_out[0].take(held_out[0].folder_labels != NO_LABEL)
-    if manifest is not None:
-        train = apply_manifest(train, read_cleaned(manifest))
+    if rows is not None:
+        train = apply_manifest(train, rows)
     return without_near_duplicates(train, held_out), validation
 
 
@@ -448,6 +471,23 @@ def apply_manifest(faces: FaceSet, rows: dict[str, CleanedRow]) -> FaceSet:
 
 def counts_by_emotion(labels: IntArray) -> dict[Emotion, int]:
     return {emotion: int((labels == emotion.position).sum()) for emotion in EMOTIONS}
+
+
+def _name(path: Path, layout: Layout) -> str:
+    """The file as annotations and manifests name it."""
+    return path.relative_to(layout.base).as_posix()
+
+
+def _votes_by_file(layout: Layout, source: LabelSource) -> dict[str, tuple[int, ...]]:
+    if layout.annotations is None:
+        return {}
+    try:
+        return read_annotations(layout.annotations)
+    except DataError:
+        # Votes that were not asked for stop nothing.
+        if source == "folder":
+            return {}
+        raise
 
 
 def _votes_of(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -13,6 +15,7 @@ from ml.consensus import NO_LABEL, VOTE_COLUMNS
 from ml.data import (
     CleanedRow,
     DataError,
+    LabelSource,
     apply_manifest,
     find_layout,
     list_files,
@@ -68,12 +71,20 @@ def test_other_expressions_join_training_only_with_votes(tmp_path: Path) -> None
     angry = tmp_path / "other_expressions" / "train" / "angry"
     angry.mkdir(parents=True)
     generator = np.random.default_rng(1)
-    draw_face(Emotion.NEUTRAL, generator).save(angry / "a.png")
+    for name in ("a.png", "nobody_voted.png", "voted_by_none.png"):
+        draw_face(Emotion.NEUTRAL, generator).save(angry / name)
     layout = find_layout(tmp_path)
     assert len(load_split(layout, "train", SPEC, with_others=True)) == 12
     name = "other_expressions/train/angry/a.png"
-    write_annotations(tmp_path, {name: ballots_for(Emotion.NEUTRAL.position, 9)})
+    votes = {
+        name: ballots_for(Emotion.NEUTRAL.position, 9),
+        "other_expressions/train/angry/voted_by_none.png": (0,) * len(VOTE_COLUMNS),
+    }
+    backslashes = {file.replace("/", "\\"): row for file, row in votes.items()}
+    write_annotations(tmp_path, backslashes)
     layout = find_layout(tmp_path)
+    assert len(load_split(layout, "train", SPEC, with_others=True)) == 12
+    write_annotations(tmp_path, votes)
     faces = load_split(layout, "train", SPEC, with_others=True)
     assert len(faces) == 13
     row = faces.files.index(name)
@@ -81,6 +92,57 @@ def test_other_expressions_join_training_only_with_votes(tmp_path: Path) -> None
     assert faces.consensus[row] == Emotion.NEUTRAL.position
     by_folder = load_split(layout, "train", SPEC, source="folder", with_others=True)
     assert len(by_folder) == 12
+
+
+def test_row_without_a_vote_leaves_the_folder_its_say(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    nobody = (0,) * len(VOTE_COLUMNS)
+    write_annotations(
+        tmp_path,
+        {"train/sad/000.png": nobody, "train/sad/001.png": ballots_for(0)},
+    )
+    faces = load_split(find_layout(tmp_path), "train", SPEC)
+    row = faces.files.index("train/sad/000.png")
+    assert faces.consensus[row] == Emotion.SAD.position
+    assert faces.targets[row, Emotion.SAD.position] == 1
+
+
+def test_annotations_of_the_data_set_itself_come_before_those_around_it(
+    tmp_path: Path,
+) -> None:
+    root = write_dataset(tmp_path / "data")
+    write_annotations(tmp_path, {"elsewhere.png": ballots_for(0)})
+    assert find_layout(root).annotations == tmp_path / "annotations.csv"
+    write_annotations(root, {"train/sad/000.png": ballots_for(0)})
+    layout = find_layout(root)
+    assert (layout.base, layout.annotations) == (root, root / "annotations.csv")
+
+
+def test_votes_that_cannot_be_read_stop_nothing_that_goes_by_the_folders(
+    tmp_path: Path,
+) -> None:
+    root = write_dataset(tmp_path)
+    (root / "annotations.csv").write_text("file;votes_happiness\n")
+    layout = find_layout(root)
+    faces = load_split(layout, "train", SPEC, source="folder")
+    assert (len(faces), faces.votes) == (12, None)
+    with pytest.raises(DataError, match="Commas part the columns"):
+        load_split(layout, "train", SPEC)
+
+
+def test_wrong_manifest_is_named_before_a_picture_is_read(tmp_path: Path) -> None:
+    layout = find_layout(write_dataset(tmp_path / "data"))
+    started: list[str] = []
+
+    def progress(title: str, total: int) -> Callable[[], None]:
+        started.append(title)
+        return lambda: None
+
+    with pytest.raises(DataError, match=r"typo\.csv cannot be read"):
+        load_for_training(
+            layout, SPEC, manifest=tmp_path / "typo.csv", progress=progress
+        )
+    assert started == []
 
 
 def test_near_duplicate_of_a_test_face_leaves_train(tmp_path: Path) -> None:
@@ -183,6 +245,19 @@ def test_cleaned_manifest_keeps_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert b"na?ve.png" in gallery.page("faces", [gallery.paragraph(name)])
 
 
+@pytest.mark.parametrize("name", ["Icon\r", "two\nlines.png", 'a ",\r\n.png'])
+def test_cleaned_manifest_keeps_names_of_several_lines(
+    tmp_path: Path, name: str
+) -> None:
+    rows = [
+        CleanedRow(file, "train", (1.0, 0.0, 0.0, 0.0), 1.0, f"duplicate of {name}")
+        for file in (name, "plain.png")
+    ]
+    write_cleaned(tmp_path / "cleaned.csv", rows)
+
+    assert list(read_cleaned(tmp_path / "cleaned.csv").values()) == rows
+
+
 def test_cleaned_manifest_decides_targets_and_weights(tmp_path: Path) -> None:
     layout = find_layout(write_dataset(tmp_path / "data"))
     faces = load_split(layout, "train", SPEC)
@@ -229,6 +304,16 @@ def test_targets_without_votes_are_one_hot() -> None:
         [0, 0, 1, 0],
         [1, 0, 0, 0],
     ]
+
+
+@pytest.mark.parametrize("votes", [None, np.zeros((2, 10), np.int64)])
+@pytest.mark.parametrize("source", ["folder", "consensus"])
+def test_face_without_label_and_votes_is_no_target(
+    votes: npt.NDArray[np.int64] | None, source: LabelSource
+) -> None:
+    labels = np.array([2, NO_LABEL], np.int64)
+    with pytest.raises(ValueError, match="1 faces have neither a label nor a vote"):
+        make_targets(labels, votes, source)
 
 
 def test_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
