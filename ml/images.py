@@ -19,8 +19,8 @@ from typing import Final
 import pi_heif
 from PIL import (
     AvifImagePlugin,
+    ExifTags,
     Image,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     UnidentifiedImageError,
@@ -52,6 +52,17 @@ FORMATS: Final[tuple[str, ...]] = (
 """Pillow's names; their plugins are imported here, for Pillow loads them lazily."""
 
 FORMAT_WORDS: Final = "JPEG, PNG, WebP, AVIF or HEIC"
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each of EXIF's orientations; 1 is upright."""
 
 _JPEG_START: Final = b"\xff\xd8"
 _JPEG_SEGMENT: Final = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
@@ -179,12 +190,10 @@ class ImageHeader:
 def read_header(data: bytes) -> ImageHeader | None:
     """The header of a picture of ``FORMATS``; None where there is none."""
     try:
-        with (
-            warnings.catch_warnings(),
-            _open(data) as image,
-        ):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ImageHeader(image.format or "?", image.mode, *image.size)
+            with _open(data) as image:
+                return ImageHeader(image.format or "?", image.mode, *image.size)
     except Exception:  # noqa: BLE001  # Headers of strangers raise anything.
         return None
 
@@ -288,14 +297,25 @@ def _decode(data: bytes, max_side_px: int | None) -> DecodedImage:
             image.draft(None, least)
         image.load()
         # After load: libraries of some formats learn of the orientation only there.
-        ImageOps.exif_transpose(image, in_place=True)
-        turned = (image.width - image.height) * (width - height) < 0
-        if turned:
-            width, height = height, width
+        turn = _turn_of(image)
         pixels = _to_rgb_or_rgba(image)
+    del image  # Of 24 megapixels a third copy would be 100 MB.
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    if (pixels.width - pixels.height) * (width - height) < 0:
+        width, height = height, width
     if max_side_px and max(pixels.size) > max_side_px:
         pixels.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
     return DecodedImage(_onto_white(pixels), width, height, image_format)
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What turns a picture upright, after its EXIF; None where nothing need be done,
+    or the EXIF cannot be read: the picture beside it is none the worse."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  # Metadata of strangers raise anything.
+        return None
 
 
 def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
