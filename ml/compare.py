@@ -9,7 +9,6 @@ settings is refused.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import shutil
@@ -27,9 +26,9 @@ from ml import figures
 from ml.data import DataError, FaceSet, LabelSource
 from ml.export import export_result
 from ml.inference import EmotionClassifier
-from ml.manifest import write_atomically
+from ml.manifest import sha256_of, write_atomically
 from ml.models import ModelConfig
-from ml.train import train
+from ml.train import check_faces, train
 from ml.train_config import EpochRecord, TrainConfig
 
 PLAN_FILE: Final = "plan.json"
@@ -77,20 +76,21 @@ DEFAULT_ENTRIES: Final = (
 
 def compare(
     entries: Sequence[Entry],
-    load: Callable[[int], tuple[FaceSet, FaceSet, FaceSet]],
+    load: Callable[[int], tuple[FaceSet, FaceSet, FaceSet, LabelSource]],
     out: Path,
     *,
     budget_minutes: float,
-    source: LabelSource,
     base: TrainConfig,
     say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Train and judge every entry that has no result yet; write the table.
+) -> str:
+    """Train and judge every entry that has no result yet; write the table, and
+    return it as Markdown.
 
-    ``load(channels)`` gives train, validation and test. ``base`` decides all but
-    network, epochs and batch. Returns the rows in the entries' order. Raises
-    ``DataError`` where ``out`` holds results of other data or settings, and where two
-    entries would have one name, and so one folder.
+    ``load(channels)`` gives train, validation and test, and whose labels judge.
+    ``base`` decides all but network, epochs and batch. Raises ``DataError`` where
+    ``out`` holds results of other data or settings, and where two entries would have
+    one name, and so one folder; ``TrainingError``; ``OSError`` where weights to start
+    from cannot be read.
     """
     names = Counter(entry.name for entry in entries)
     if twice := [name for name, count in names.items() if count > 1]:
@@ -98,6 +98,11 @@ def compare(
             f"{', '.join(twice)} would stand twice in the table, under one name. "
             "Compare one at a time, each in a folder of its own (--out)."
         )
+    # A wrong name among them is told before the first is trained.
+    starts = {
+        entry.name: sha256_of(entry.weights.read_bytes()) if entry.weights else ""
+        for entry in entries
+    }
     seconds = budget_minutes * 60 / len(entries)
     done: dict[str, dict[str, Any]] = {}
 
@@ -107,17 +112,18 @@ def compare(
     with ExitStack() as stack:
         # One set of pictures in memory at a time, and each read once.
         for channels in dict.fromkeys(entry.channels for entry in entries):
-            train_faces, validation, test = sets = load(channels)
+            train_faces, validation, test, source = load(channels)
+            check_faces(train_faces, validation)
             # Not before the data was read: what is refused then writes nothing.
             if not done:
                 stack.enter_context(_alone(out))
-            data = [faces.digest() for faces in sets]
+            data = [faces.digest() for faces in (train_faces, validation, test)]
             for entry in entries:
                 if entry.channels != channels:
                     continue
                 folder = out / entry.name
                 result_path = folder / RESULT_FILE
-                basis = _basis(entry, base, data, seconds, source)
+                basis = _basis(starts[entry.name], base, data, seconds, source)
                 config = _planned(entry, base, train_faces, folder, seconds, basis)
                 if result_path.is_file():
                     done[entry.name] = json.loads(result_path.read_text())
@@ -133,8 +139,7 @@ def compare(
                 write_atomically(result_path, json.dumps(row, indent=1).encode())
                 done[entry.name] = row
                 _write_table(out, rows(), source)
-        _write_table(out, rows(), source)
-    return rows()
+        return _write_table(out, rows(), source)
 
 
 @contextmanager
@@ -154,7 +159,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _basis(
-    entry: Entry,
+    start: str,
     base: TrainConfig,
     data: Sequence[str],
     seconds: float,
@@ -167,9 +172,7 @@ def _basis(
         "seed": base.seed,
         # To the second: the same share of a larger budget for more networks.
         "seconds": round(seconds),
-        "start": hashlib.sha256(entry.weights.read_bytes()).hexdigest()
-        if entry.weights
-        else "",
+        "start": start,
     }
 
 
@@ -292,9 +295,11 @@ def milliseconds_per_face(model_path: Path) -> float:
     return float(np.median(times[10:]) * 1000)
 
 
-def _write_table(out: Path, rows: list[dict[str, Any]], source: LabelSource) -> None:
+def _write_table(out: Path, rows: list[dict[str, Any]], source: LabelSource) -> str:
+    """Table and figures into ``out``; returns the table."""
+    table = _markdown(rows, source)
     write_atomically(out / "table.json", json.dumps(rows, indent=1).encode())
-    write_atomically(out / "table.md", table_markdown(rows, source).encode())
+    write_atomically(out / "table.md", table.encode())
     chosen = {row["name"]: _judged(row, source) for row in rows}
     drawn = {
         "accuracy": figures.bars(
@@ -312,9 +317,10 @@ def _write_table(out: Path, rows: list[dict[str, Any]], source: LabelSource) -> 
     }
     for name, figure in drawn.items():
         write_atomically(out / f"{name}.png", figures.to_png(figure))
+    return table
 
 
-def table_markdown(rows: Sequence[dict[str, Any]], source: LabelSource) -> str:
+def _markdown(rows: Sequence[dict[str, Any]], source: LabelSource) -> str:
     """One line a network."""
     lines = [
         "| network | start | parameters | MB | ms a face | epochs | accuracy "
@@ -335,5 +341,4 @@ def table_markdown(rows: Sequence[dict[str, Any]], source: LabelSource) -> str:
 
 
 def _judged(row: dict[str, Any], source: LabelSource) -> dict[str, Any]:
-    by_source = row["metrics"]["test"]
-    return dict(by_source.get(source) or by_source["folder"])
+    return dict(row["metrics"]["test"][source])

@@ -39,7 +39,9 @@ def explore(
     """Write ``index.html``, ``summary.json`` and figures to ``out``; return the
     summary. Raises ``DataError``."""
     sets: dict[Split, FaceSet] = {
-        split: load_split(layout, split, InputSpec(), progress=progress)
+        split: load_split(
+            layout, split, InputSpec(), source="folder", progress=progress
+        )
         for split in SPLITS
     }
     sizes, modes, formats = _headers(layout, progress)

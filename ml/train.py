@@ -378,13 +378,18 @@ def _agreed(stop: bool, world: _World) -> bool:
     return bool(flag.item())
 
 
-def _check_data(config: TrainConfig, train_faces: FaceSet, valid: FaceSet) -> None:
+def check_faces(train_faces: FaceSet, valid: FaceSet) -> None:
+    """Raises ``TrainingError`` where there is nothing to train on or to validate by."""
     if len(train_faces) < 2 or len(valid) == 0:
         raise TrainingError(
             f"Training needs at least two faces, and one to validate: there are "
             f"{len(train_faces)} and {len(valid)}. Faces that nearly are one of "
             "validation or test are left out."
         )
+
+
+def _check_data(config: TrainConfig, train_faces: FaceSet, valid: FaceSet) -> None:
+    check_faces(train_faces, valid)
     if train_faces.targets.shape[1] != config.model.outputs:
         raise TrainingError(
             f"The data has {train_faces.targets.shape[1]} targets a face, the config "

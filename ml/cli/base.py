@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -12,7 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from ml.consensus import NO_LABEL
-from ml.data import DataError, FaceSet, LabelSource, Layout
+from ml.data import SPLITS, DataError, FaceSet, LabelSource, Layout
+from ml.labels import EMOTIONS
 from ml.progress import console
 
 DataOption = Annotated[
@@ -33,6 +35,13 @@ ThreadsOption = Annotated[
     typer.Option(min=0, max=MAX_THREADS, help="For the network; 0 leaves it to torch."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def finite(value: float) -> float:
+    """Refuse what is no number: it lies in every range."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is no number.")
+    return value
 
 
 class SplitName(StrEnum):
@@ -67,8 +76,9 @@ def check_place(
     votes, and where one can write: half an hour of work would be lost at its end."""
     # Unlike Path.resolve it takes links that lead to themselves.
     place = Path(os.path.realpath(out))
-    pictures = [layout.images, *([layout.others] if layout.others else [])]
-    if place == layout.base or any(place.is_relative_to(folder) for folder in pictures):
+    if place == layout.base or any(
+        place.is_relative_to(os.path.realpath(folder)) for folder in _pictures(layout)
+    ):
         raise DataError(f"{out} lies inside the data set. Choose another {option}.")
     if os.path.lexists(place) and place.is_dir() != folder:
         wanted = "folder" if folder else "file"
@@ -81,6 +91,14 @@ def check_place(
             f"{out} cannot be written: {standing} is no folder, or may not be written "
             f"to. Choose another {option}."
         )
+
+
+def _pictures(layout: Layout) -> list[Path]:
+    """The folders of pictures, and those in them that may be links to elsewhere."""
+    tops = [layout.images, *([layout.others] if layout.others else [])]
+    splits = [top / split for top in tops for split in SPLITS]
+    emotions = [split / emotion.value for split in splits for emotion in EMOTIONS]
+    return [*tops, *splits, *emotions]
 
 
 def label_source(layout: Layout, labels: Labels | None) -> LabelSource:
@@ -99,8 +117,8 @@ def source_of(faces: FaceSet, source: LabelSource, layout: Layout) -> LabelSourc
         return source
     if faces.votes is None:
         console.print(
-            f"{layout.annotations} names none of the {len(faces)} files, the first of "
-            f"which is {faces.files[0]}: the folders' labels are used.",
+            f"{layout.annotations} has votes on none of the {len(faces)} files, the "
+            f"first of which is {faces.files[0]}: the folders' labels are used.",
             highlight=False,
             soft_wrap=True,
         )
@@ -125,11 +143,14 @@ def need_labels(faces: FaceSet, source: LabelSource, part: str) -> None:
         )
 
 
-def warn_of_unreadable(faces: FaceSet) -> None:
-    """Say how many files were left out, and why the first was."""
-    if faces.unreadable:
+def warn_of_unreadable(*sets: FaceSet) -> None:
+    """Say of each set how many files were left out, and why the first was."""
+    for faces in sets:
+        if not faces.unreadable:
+            continue
         name, reason = faces.unreadable[0]
         console.print(
             f"{len(faces.unreadable)} files were left out; the first, {name}: {reason}",
             highlight=False,
+            soft_wrap=True,
         )

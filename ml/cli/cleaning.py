@@ -47,7 +47,7 @@ def eda(
     for split, row in summary["counts"].items():
         table.add_row(split, *(str(count) for count in row.values()))
     console.print(table)
-    console.print(f"Wrote {out / 'index.html'}")
+    console.print(f"Wrote {out / 'index.html'}", highlight=False, soft_wrap=True)
 
 
 def clean(

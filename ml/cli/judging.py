@@ -18,6 +18,7 @@ from ml.cli.base import (
     ModelOption,
     SplitName,
     check_place,
+    finite,
     label_source,
     need_labels,
     source_of,
@@ -31,6 +32,7 @@ from ml.data import (
     Split,
     find_layout,
     load_split,
+    read_annotations,
 )
 from ml.detection import FaceDetector
 from ml.evaluate import EvalReport, evaluate_model, one_person_accuracy
@@ -94,7 +96,10 @@ def evaluate(
     agreed: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Only faces on which that share of votes agrees."
+            min=0,
+            max=1,
+            callback=finite,
+            help="Only faces on which that share of votes agrees.",
         ),
     ] = 0.0,
     as_json: JsonOption = False,
@@ -109,6 +114,9 @@ def evaluate(
     if out is not None:
         check_place(out, layout)
     source = label_source(layout, labels)
+    if agreed and layout.annotations is not None:
+        # Asked for, whosoever's labels judge: what is wrong with them is said.
+        read_annotations(layout.annotations)
     with progress_bars() as progress:
         faces = load_split(
             layout, part, classifier.manifest.input, source=source, progress=progress
@@ -139,7 +147,7 @@ def evaluate(
         _print_report(report, f"{part}, {source} labels")
     if out is not None:
         write_report(out, classifier, faces, source, report)
-        console.print(f"Wrote {out}")
+        console.print(f"Wrote {out}", highlight=False, soft_wrap=True)
 
 
 def _one_person(faces: FaceSet) -> float | None:
@@ -188,7 +196,11 @@ def _read(
     source = label_source(layout, labels)
     with progress_bars() as progress:
         faces = load_split(
-            layout, split.value, classifier.manifest.input, progress=progress
+            layout,
+            split.value,
+            classifier.manifest.input,
+            source=source,
+            progress=progress,
         )
     warn_of_unreadable(faces)
     source = source_of(faces, source, layout)

@@ -18,13 +18,22 @@ from ml.cli.base import (
     ThreadsOption,
     check_place,
     fail,
+    finite,
     label_source,
     need_labels,
     say_next,
     source_of,
     warn_of_unreadable,
 )
-from ml.data import DataError, FaceSet, find_layout, load_for_training, load_split
+from ml.data import (
+    SPLITS,
+    DataError,
+    FaceSet,
+    LabelSource,
+    find_layout,
+    load_for_training,
+    load_split,
+)
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.manifest import InputSpec, write_atomically
 from ml.progress import console, progress_bars
@@ -63,7 +72,10 @@ def train(
         typer.Option(help="ONNX file of a model to learn from, too; may be repeated."),
     ] = None,
     teacher_share: Annotated[
-        float, typer.Option(min=0, max=1, help="How much the teachers' word counts.")
+        float,
+        typer.Option(
+            min=0, max=1, callback=finite, help="How much the teachers' word counts."
+        ),
     ] = 0.5,
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
@@ -125,6 +137,8 @@ def train(
         precision=precision,  # type: ignore[arg-type]  # The config refuses others.
         loader_threads=loader_threads,
     )
+    for path in weights or ():
+        path.open("rb").close()
     source = label_source(layout, labels)
     spec = InputSpec(channels=3 if channels == 3 else 1)
     teachers = [EmotionClassifier.load(path, max(threads, 1)) for path in teacher or ()]
@@ -140,7 +154,7 @@ def train(
         if teachers:
             advance = progress("Asking teachers", len(faces))
             faces = distil(faces, teachers, teacher_share, advance)
-    warn_of_unreadable(faces)
+    warn_of_unreadable(faces, validation)
     source_of(faces, source, layout)
     config = replace(
         settings,
@@ -222,8 +236,11 @@ def export(
             result.config.model.size_px, 3 if result.config.model.channels == 3 else 1
         )
         with progress_bars() as progress:
-            validation = load_split(layout, "validation", spec, progress=progress)
-            test = load_split(layout, "test", spec, progress=progress)
+            validation, test = (
+                load_split(layout, split, spec, source=source, progress=progress)
+                for split in SPLITS[1:]
+            )
+        warn_of_unreadable(validation, test)
         source = source_of(validation, source, layout)
         for part, faces in (("validation", validation), ("test", test)):
             need_labels(faces, source, part)
@@ -251,7 +268,11 @@ def export(
                 highlight=False,
                 soft_wrap=True,
             )
-    console.print(f"Wrote {out} ({manifest.size_bytes / 1e6:.1f} MB)")
+    console.print(
+        f"Wrote {out} ({manifest.size_bytes / 1e6:.1f} MB)",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def compare(
@@ -260,7 +281,10 @@ def compare(
         "mien-compare"
     ),
     budget_minutes: Annotated[
-        float, typer.Option(min=0.01, max=1e6, help="For all networks together.")
+        float,
+        typer.Option(
+            min=0.01, max=1e6, callback=finite, help="For all networks together."
+        ),
     ] = 60.0,
     only: Annotated[
         list[str] | None,
@@ -281,7 +305,7 @@ def compare(
     """Train and judge the zoo under one budget; give the command again to go on."""
     import torch
 
-    from ml.compare import DEFAULT_ENTRIES, Entry, table_markdown
+    from ml.compare import DEFAULT_ENTRIES, Entry
     from ml.compare import compare as compare_networks
     from ml.export import ExportError
     from ml.starting import knows_faces
@@ -291,7 +315,7 @@ def compare(
         torch.set_num_threads(threads)
     layout = find_layout(data)
     check_place(out, layout)
-    source = label_source(layout, labels)
+    asked = label_source(layout, labels)
     entries = list(DEFAULT_ENTRIES)
     for given in pretrained or []:
         architecture, _, file = given.partition("=")
@@ -309,32 +333,34 @@ def compare(
             )
         entries = [names[name] for name in only]
 
-    def load(channels: int) -> tuple[FaceSet, FaceSet, FaceSet]:
+    def load(channels: int) -> tuple[FaceSet, FaceSet, FaceSet, LabelSource]:
         spec = InputSpec(channels=3 if channels == 3 else 1)
         with progress_bars() as progress:
             faces, validation = load_for_training(
-                layout, spec, source=source, progress=progress
+                layout, spec, source=asked, progress=progress
             )
-            test = load_split(layout, "test", spec, source=source, progress=progress)
+            test = load_split(layout, "test", spec, source=asked, progress=progress)
+        warn_of_unreadable(faces, validation, test)
+        # What judges must be judged by one source, and so must the next network be.
+        source = source_of(test, source_of(validation, asked, layout), layout)
         # Before the hour of training that would end at them.
         for part, judging in (("validation", validation), ("test", test)):
             need_labels(judging, source, part)
-        return faces, validation, test
+        return faces, validation, test, source
 
     try:
-        rows = compare_networks(
+        table = compare_networks(
             entries,
             load,
             out,
             budget_minutes=budget_minutes,
-            source=source,
             base=TrainConfig(seed=seed, device=device, mixup_share=0.2),
             say=lambda line: console.print(line, highlight=False),
         )
     except (TrainingError, ExportError) as error:
         fail(str(error))
-    print(table_markdown(rows, source), end="")
-    console.print(f"Wrote {out}")
+    print(table, end="")
+    console.print(f"Wrote {out}", highlight=False, soft_wrap=True)
 
 
 def features(
@@ -365,6 +391,8 @@ def features(
         train_faces, validation = load_for_training(
             layout, classifier.manifest.input, progress=progress
         )
+    warn_of_unreadable(train_faces, validation)
+    source_of(train_faces, "consensus", layout)
     kept = collect(classifier, train_faces, validation, faces)
     if not (len(kept.features) and len(kept.evaluation_labels)):
         raise DataError(
@@ -376,5 +404,8 @@ def features(
     save_retraining(path, kept)
     console.print(
         f"Wrote {path}: {len(kept.features)} faces to train on, "
-        f"{len(kept.evaluation_labels)} to judge by, {path.stat().st_size / 1e6:.1f} MB"
+        f"{len(kept.evaluation_labels)} to judge by, "
+        f"{path.stat().st_size / 1e6:.1f} MB",
+        highlight=False,
+        soft_wrap=True,
     )

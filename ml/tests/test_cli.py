@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -273,6 +274,38 @@ def test_compare_writes_one_table_and_goes_on_where_it_stopped(
     assert not (out / "base-grey" / "trial").exists()
 
 
+def test_compare_says_where_no_face_is_left_to_train_on(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 2)
+    shutil.rmtree(root / "train")
+    shutil.copytree(root / "test", root / "train")
+    out = tmp_path / "out"
+    done = ml(*("compare", "--data", root, "--out", out, "--only", "base-grey"), code=2)
+    assert "there are 0 and 8" in done.stderr
+    assert not out.exists()
+
+
+def test_comparison_by_folders_is_not_called_one_by_votes(
+    ml: Command, tmp_path: Path
+) -> None:
+    counts = {"train": 8, "validation": 2, "test": 2}
+    root, out = write_dataset(tmp_path / "data", counts), tmp_path / "out"
+    write_annotations(root, {"elsewhere/000.png": ballots_for(0)})
+    for split in counts:
+        (root / split / "sad" / "broken.jpg").write_bytes(b"no picture")
+    options = ("--only", "base-grey", "--budget-minutes", "0.01", "--threads", "1")
+    done = ml("compare", "--data", root, "--out", out, *options)
+    assert "has votes on none of the" in done.stderr
+    for split in counts:
+        assert f"{split}/sad/broken.jpg" in done.stderr
+    assert load_manifest(out / "base-grey" / "model.onnx").training["labels"] == (
+        "folder"
+    )
+    done = ml("compare", "--data", root, "--out", out, *options, "--labels", "folder")
+    assert "base-grey: done before" in done.stderr
+
+
 def test_second_comparison_in_one_folder_says_that_one_is_running(
     ml: Command, tmp_path: Path
 ) -> None:
@@ -349,6 +382,29 @@ def test_nothing_is_written_among_the_pictures(ml: Command, tmp_path: Path) -> N
     assert sorted(root.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "linked",
+    [
+        "facial_emotion_images",
+        "facial_emotion_images/train",
+        "facial_emotion_images/train/sad",
+        "other_expressions",
+        "other_expressions/train",
+    ],
+)
+def test_nothing_is_written_among_pictures_that_lie_elsewhere(
+    ml: Command, tmp_path: Path, linked: str
+) -> None:
+    root = tmp_path / "data"
+    write_dataset(root / "facial_emotion_images", 1)
+    (root / "other_expressions" / "train").mkdir(parents=True)
+    away = (root / linked).rename(tmp_path / "away")
+    (root / linked).symlink_to(away)
+    for place in (away, away / "new", root / linked / "new"):
+        done = ml("eda", "--out", place, "--data", root, code=2)
+        assert "inside the data set" in done.stderr
+
+
 def test_where_nothing_can_be_written_is_said_before_the_work(
     ml: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,11 +439,11 @@ def test_labels_are_not_said_to_be_judged_otherwise_than_they_were(
     done = ml("evaluate", "--data", root, "--json")
     told = json.loads(done.stdout)
     assert (told["labels"], told["n"]) == ("folder", 8)
-    assert "names none of the 8 files" in done.stderr
+    assert "has votes on none of the 8 files" in done.stderr
     done = ml("evaluate", "--data", root, "--agreed", "0.9", code=2)
     assert "leave --agreed out" in done.stderr
     done = ml("clean", "--data", root, "--no-detect", "--out", out)
-    assert "names none of the 24 files" in done.stderr
+    assert "has votes on none of the 24 files" in done.stderr
     assert "the model itself judged" not in done.stderr
     folds = ("--no-detect", "--judge", "folds", "--out", out)
     done = ml("clean", "--data", root, *folds)
@@ -403,6 +459,43 @@ def test_pictures_folder_given_by_a_dot_has_its_annotations(
     monkeypatch.chdir(pictures)
     told = json.loads(ml("evaluate", "--data", ".", "--json").stdout)
     assert told["labels"] == "consensus"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("eda", "--out", "OUT"),
+        ("evaluate", "--labels", "folder"),
+        ("robustness", "--labels", "folder"),
+        ("framing", "--labels", "folder"),
+        (
+            *("train", "--labels", "folder", "--run", "OUT", "--architecture", "base"),
+            *("--epochs", "1", "--threads", "1"),
+        ),
+        (
+            *("compare", "--labels", "folder", "--out", "OUT", "--only", "base-grey"),
+            *("--budget-minutes", "0.01", "--threads", "1"),
+        ),
+    ],
+)
+def test_votes_that_were_not_asked_for_stop_no_command(
+    ml: Command, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    root = write_dataset(tmp_path / "data", {"train": 4, "validation": 2, "test": 2})
+    (root / "annotations.csv").write_text("file;votes_happiness\n")
+    filled = [word.replace("OUT", str(tmp_path / "out")) for word in command]
+    ml(*filled, "--data", root)
+
+
+def test_votes_that_were_asked_for_are_read_before_the_pictures(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 1)
+    (root / "annotations.csv").write_text("file;votes_happiness\n")
+    done = ml(
+        *("evaluate", "--data", root, "--labels", "folder", "--agreed", "0.9"), code=2
+    )
+    assert "Commas part the columns" in done.stderr
 
 
 def test_votes_that_were_not_asked_for_stop_no_cleaning(
@@ -439,6 +532,12 @@ def test_votes_that_were_not_asked_for_stop_no_cleaning(
             "vgg16-rgb-pretrained would stand twice",
         ),
         (("compare", "--data", "{data}", "--budget-minutes", "inf"), "Invalid value"),
+        (("compare", "--data", "{data}", "--budget-minutes", "nan"), "Invalid value"),
+        (
+            ("train", "--data", "{data}", "--run", "r", "--teacher-share", "nan"),
+            "Invalid value",
+        ),
+        (("evaluate", "--data", "{data}", "--agreed", "nan"), "Invalid value"),
         (("train", "--data", "{data}", "--run", "r", "--warmup", "inf"), "Invalid"),
         (("train", "--data", "{data}", "--run", "Makefile"), "is no folder"),
         (("train", "--data", "{data}", "--run", "r", "--seed", "9" * 30), "Invalid"),
@@ -466,6 +565,22 @@ def test_mistakes_end_with_a_sentence(
     root = write_dataset(tmp_path / "data", 1)
     filled = [argument.replace("{data}", str(root)) for argument in arguments]
     assert message in ml(*filled, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compare", "--pretrained", "vgg16=typo.pth"),
+        ("train", "--run", "r", "--weights", "typo.pth"),
+        ("train", "--run", "r", "--manifest", "typo.pth"),
+    ],
+)
+def test_wrong_name_of_a_file_is_told_before_the_pictures_are_read(
+    ml: Command, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = ml(*command, "--data", write_dataset(tmp_path, 1), code=2)
+    assert "typo.pth cannot be" in done.stderr
+    assert "Reading" not in done.stderr
 
 
 def test_more_threads_than_a_machine_can_use_are_refused(
