@@ -21,6 +21,7 @@ from ml.data import FaceSet, LabelSource
 from ml.detection import FaceDetector
 from ml.evaluate import read_set
 from ml.inference import EmotionClassifier
+from ml.manifest import InputSpec
 from ml.preprocessing import (
     CROP_SHIFT_DOWN,
     CROP_SIDE_PER_FACE,
@@ -33,11 +34,13 @@ UInt8Array = npt.NDArray[np.uint8]
 
 CANVAS_PX: Final = 400
 FACE_PX: Final = (64, 220)
+_AT_ONCE: Final = 1024
+"""Canvases in memory: one of a grey face takes 160 KB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """A canvas, the face found on it, and which face of the set it is."""
+    """A canvas, the face found on it, and which face of the part it is."""
 
     canvas: Image.Image
     face: DetectedFace
@@ -84,71 +87,89 @@ def measure_framing(
 ) -> FramingReport:
     """Paste, find, crop with every side and shift, read. Needs labelled faces."""
     labelled = faces.take(faces.labels(source) != NO_LABEL)
+    labels = labelled.labels(source)
     detector = FaceDetector()
     generator = np.random.default_rng(seed)
-    framed: list[Framed] = []
+    spec = classifier.manifest.input
+    framings = [(side, shift) for side in sides for shift in shifts]
     wanted: list[tuple[float, float, float]] = []
-    for index, crop in enumerate(labelled.crops):
-        canvas, corner, side = paste(crop, generator)
-        found = [
-            face
-            for face in detector.detect(canvas).faces
-            if _inside(face, corner, side)
-        ]
-        if found:
-            face = max(found, key=lambda face: face.box.area)
-            framed.append(Framed(canvas, face, index))
-            x, y = face.box.centre
-            wanted.append(
-                (
-                    side / math.sqrt(face.box.area),
-                    (x - corner[0]) / side,
-                    (y - corner[1]) / side,
-                )
-            )
-        if advance:
-            advance()
-    if not framed:
-        raise ValueError("the detector found none of the faces again")
-    labels = labelled.labels(source)[[item.index for item in framed]]
-    chosen = labelled.crops[[item.index for item in framed]]
-
-    def accuracy(crops: UInt8Array) -> float:
-        return float((read_set(classifier, crops).argmax(axis=1) == labels).mean())
-
-    size = classifier.manifest.input.size_px
-    channels = classifier.manifest.input.channels
-
-    def cropped(side: float, shift: float) -> UInt8Array:
-        return np.stack(
-            [
-                crop_face(
-                    item.canvas,
-                    _with(face_region(item.face), side, shift),
-                    size,
-                    channels,
-                )
-                for item in framed
+    untouched = served = 0
+    hits = [0] * len(framings)
+    for start in range(0, len(labelled), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        framed: list[Framed] = []
+        for index, crop in enumerate(labelled.crops[part]):
+            canvas, corner, side = paste(crop, generator)
+            found = [
+                face
+                for face in detector.detect(canvas).faces
+                if _inside(face, corner, side)
             ]
-        )
-
+            if found:
+                face = max(found, key=lambda face: face.box.area)
+                framed.append(Framed(canvas, face, index))
+                x, y = face.box.centre
+                wanted.append(
+                    (
+                        side / math.sqrt(face.box.area),
+                        (x - corner[0]) / side,
+                        (y - corner[1]) / side,
+                    )
+                )
+            if advance:
+                advance()
+        if not framed:
+            continue
+        chosen = [item.index for item in framed]
+        truth = labels[part][chosen]
+        untouched += _hits(classifier, labelled.crops[part][chosen], truth)
+        as_served = _cropped(framed, CROP_SIDE_PER_FACE, CROP_SHIFT_DOWN, spec)
+        served += _hits(classifier, as_served, truth)
+        for place, (side_per_face, shift_down) in enumerate(framings):
+            crops = _cropped(framed, side_per_face, shift_down, spec)
+            hits[place] += _hits(classifier, crops, truth)
+    if not wanted:
+        raise ValueError("the detector found none of the faces again")
     quartiles = np.percentile([row[0] for row in wanted], [25, 50, 75])
     return FramingReport(
         faces=len(labelled),
-        found=len(framed),
-        untouched=accuracy(chosen),
-        served=accuracy(cropped(CROP_SIDE_PER_FACE, CROP_SHIFT_DOWN)),
+        found=len(wanted),
+        untouched=untouched / len(wanted),
+        served=served / len(wanted),
         side=(float(quartiles[0]), float(quartiles[1]), float(quartiles[2])),
         centre=(
             float(np.median([row[1] for row in wanted])),
             float(np.median([row[2] for row in wanted])),
         ),
         rows=tuple(
-            FramingRow(side, shift, accuracy(cropped(side, shift)))
-            for side in sides
-            for shift in shifts
+            FramingRow(side_per_face, shift_down, right / len(wanted))
+            for (side_per_face, shift_down), right in zip(framings, hits, strict=True)
         ),
     )
+
+
+def _cropped(
+    framed: Sequence[Framed], side_per_face: float, shift_down: float, spec: InputSpec
+) -> UInt8Array:
+    """uint8 (N, S, S, C): what a framing makes of the faces that were found."""
+    return np.stack(
+        [
+            crop_face(
+                item.canvas,
+                _with(face_region(item.face), side_per_face, shift_down),
+                spec.size_px,
+                spec.channels,
+            )
+            for item in framed
+        ]
+    )
+
+
+def _hits(
+    classifier: EmotionClassifier, crops: UInt8Array, labels: npt.NDArray[np.int64]
+) -> int:
+    """How many of the crops are read as their label."""
+    return int((read_set(classifier, crops).argmax(axis=1) == labels).sum())
 
 
 def paste(

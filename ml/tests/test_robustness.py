@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from ml.detection import Detection
 from ml.framing import CANVAS_PX, FACE_PX, measure_framing, paste
 from ml.inference import EmotionClassifier
 from ml.labels import Emotion
 from ml.robustness import CORRUPTIONS, corrupt, measure_robustness
 from ml.tests.faces import draw_set
+from ml.types import DetectedFace, FaceBox
 from tests.pictures import astronaut, hopper
 
 
@@ -71,3 +76,35 @@ def test_faces_found_in_larger_pictures_are_read_as_the_faces_themselves() -> No
     assert report.untouched == report.served == 1.0
     assert [row.side_per_face for row in report.rows] == [1.0, 1.1]
     assert 0.9 < report.side[1] < 1.4
+
+
+class _Finder:
+    """Finds small faces all over a canvas; what is found is not measured here."""
+
+    def detect(self, photo: Image.Image) -> Detection:
+        places = range(25, CANVAS_PX, 50)
+        boxes = [FaceBox(x - 20, y - 20, 40, 40) for x in places for y in places]
+        return Detection(tuple(DetectedFace(box, 0.9) for box in boxes), len(boxes))
+
+
+def test_framing_of_many_faces_holds_few_canvases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ml.framing.FaceDetector", _Finder)
+    classifier, faces = EmotionClassifier.load(), draw_set(10)
+    reports, peaks = [], []
+    for at_once in (len(faces), 7):
+        monkeypatch.setattr("ml.framing._AT_ONCE", at_once)
+        tracemalloc.start()
+        reports.append(
+            measure_framing(
+                classifier, faces, "folder", sides=(1.0, 1.2), shifts=(0.0, 0.05)
+            )
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert reports[0] == reports[1]
+    assert reports[0].faces == reports[0].found == 40
+    canvas = CANVAS_PX**2
+    assert peaks[0] > 40 * canvas
+    assert peaks[1] < 20 * canvas
