@@ -239,9 +239,11 @@ def read_head(data: bytes) -> tuple[Float32Array, Float32Array]:
     try:
         weight = onnx.numpy_helper.to_array(tensors[HEAD_WEIGHT_NAME])
         bias = onnx.numpy_helper.to_array(tensors[HEAD_BIAS_NAME])
+        return np.asarray(weight, np.float32), np.asarray(bias, np.float32)
     except KeyError as error:
         raise ModelFileError(f"the model has no tensor {error}") from error
-    return np.asarray(weight, np.float32), np.asarray(bias, np.float32)
+    except Exception as error:  # ONNX and NumPy raise what they like of odd tensors.
+        raise ModelFileError(f"the model has a head of no numbers: {error}") from error
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -192,6 +192,26 @@ def _head_without_rows(graph: onnx.GraphProto) -> None:
     _replace(graph, HEAD_WEIGHT_NAME, np.zeros(4, np.float32))
 
 
+def _head_of_no_type(graph: onnx.GraphProto) -> None:
+    _head(graph).data_type = onnx.TensorProto.UNDEFINED
+
+
+def _head_cut_off(graph: onnx.GraphProto) -> None:
+    _head(graph).raw_data = _head(graph).raw_data[:-3]
+
+
+def _head_of_words(graph: onnx.GraphProto) -> None:
+    words = np.full(_head(graph).dims, "word", object)
+    _head(graph).CopyFrom(onnx.numpy_helper.from_array(words, HEAD_WEIGHT_NAME))
+
+
+def _head(graph: onnx.GraphProto) -> onnx.TensorProto:
+    head: onnx.TensorProto = next(
+        one for one in graph.initializer if one.name == HEAD_WEIGHT_NAME
+    )
+    return head
+
+
 def _same_answer_to_any_number_of_faces(graph: onnx.GraphProto) -> None:
     graph.node[-1].output[0] = "unused"
     constant = onnx.numpy_helper.from_array(np.zeros((1, 4), np.float32), "constant")
@@ -233,6 +253,9 @@ def _replace(graph: onnx.GraphProto, name: str, value: npt.NDArray[np.float32]) 
     [
         _one_bias_too_many,
         _head_without_rows,
+        _head_of_no_type,
+        _head_cut_off,
+        _head_of_words,
         _same_answer_to_any_number_of_faces,
         _one_face_at_a_time,
         _faces_as_integers,
