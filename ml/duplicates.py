@@ -24,17 +24,18 @@ _AT_ONCE: Final = 64
 def thumbnails(crops: UInt8Array) -> Float32Array:
     """uint8 (N, S, S, C) -> float32 (N, 144): means over a 12 x 12 grid.
 
-    S must be a multiple of ``THUMB_PX``.
+    S is at least ``THUMB_PX``. Where it is no multiple of it, some cells have a row or
+    a column of pixels more than others.
     """
     count, side = crops.shape[:2]
-    if side % THUMB_PX:
-        raise ValueError(f"crops of {side} pixels do not divide into {THUMB_PX}")
-    cell = side // THUMB_PX
+    starts = np.arange(THUMB_PX) * side // THUMB_PX
+    widths = np.diff(starts, append=side).astype(np.float32)
+    pixels = np.outer(widths, widths)
     out = np.empty((count, THUMB_PX * THUMB_PX), np.float32)
     for start in range(0, count, 4096):
         part = crops[start : start + 4096].astype(np.float32).mean(axis=3)
-        cells = part.reshape(-1, THUMB_PX, cell, THUMB_PX, cell).mean(axis=(2, 4))
-        out[start : start + 4096] = cells.reshape(-1, THUMB_PX * THUMB_PX)
+        sums = np.add.reduceat(np.add.reduceat(part, starts, axis=1), starts, axis=2)
+        out[start : start + 4096] = (sums / pixels).reshape(-1, THUMB_PX * THUMB_PX)
     return out
 
 

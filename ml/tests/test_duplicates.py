@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ def test_a_chain_is_one_group() -> None:
     assert groups.firsts() == [0, 0, 2, 3, 0, 0, 3]
 
 
-def test_odd_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not divide"):
-        thumbnails(np.zeros((1, 50, 50, 1), np.uint8))
+@pytest.mark.parametrize(
+    ("side", "edges"),
+    [
+        (48, range(4, 48, 4)),
+        (64, [5, 10, 16, 21, 26, 32, 37, 42, 48, 53, 58]),
+        (16, [1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14]),
+    ],
+)
+def test_thumbnails_are_means_of_cells_whatever_the_size(
+    side: int, edges: Sequence[int]
+) -> None:
+    ramp = np.broadcast_to(np.arange(side, dtype=np.uint8)[:, None], (side, side))
+    (thumb,) = thumbnails(ramp[None, :, :, None]).reshape(-1, 12, 12)
+    rows = [cell.mean() for cell in np.split(np.arange(side), edges)]
+    assert thumb == pytest.approx(np.repeat(rows, 12).reshape(12, 12))
