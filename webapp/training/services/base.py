@@ -152,7 +152,9 @@ def describe_folder(layout: Layout, train: FaceSet, valid: FaceSet) -> dict[str,
     for split in ("train", "validation"):
         for path, _ in files_of_split(layout, split, with_others=True):
             name = path.relative_to(layout.base).as_posix()
-            digest.update(f"{name} {path.stat().st_size}\n".encode())
+            # Names may be older than UTF-8, and a link may lead nowhere.
+            size = path.stat().st_size if path.exists() else 0
+            digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
     return {
         "kind": "folder",
         "body_sha256": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from django.conf import LazySettings
 from django.core.files.storage import default_storage
 
 from ml.checkpoint import CHECKPOINT_FILE
+from ml.data import load_split
 from ml.inference import EmotionClassifier
+from ml.manifest import InputSpec
 from ml.tests.faces import write_dataset
 from webapp.registry.selectors import read_model_file
 from webapp.training.models import RunState, TrainingRun
+from webapp.training.services import base as bases
 from webapp.training.services import job as jobs
 from webapp.training.services import runs
 from webapp.training.services.base import features_name
@@ -144,6 +148,19 @@ def test_cancelled_full_run_ends_between_two_batches(
     assert run.candidate is None
     assert not run_dir(run).exists()
     assert not leftover.exists()
+
+
+def test_folder_with_odd_names_and_links_is_trained_on(folder: Path) -> None:
+    sad = folder / "train" / "sad"
+    (sad / "nowhere.png").symlink_to(folder / "nowhere")
+    (sad / "000.png").rename(sad / os.fsdecode(b"na\xefve.png"))
+
+    layout = bases.need_data_folder()
+    faces = load_split(layout, "train", InputSpec())
+    before = bases.describe_folder(layout, faces, faces)["sha256"]
+    (sad / "nowhere.png").unlink()
+
+    assert bases.describe_folder(layout, faces, faces)["sha256"] != before
 
 
 def test_folder_that_is_none_fails_with_a_sentence(
