@@ -120,13 +120,21 @@ def evaluate_model(
     labelled = faces.take(faces.labels(source) != NO_LABEL)
     if len(labelled) == 0:
         raise ValueError(f"no face has a {source} label")
-    logits = read_set(classifier, labelled.crops)
-    calibration = classifier.manifest.calibration
     return evaluate_probabilities(
-        softmax(logits, calibration.temperature),
+        probabilities_of(classifier, labelled.crops),
         labelled.labels(source),
-        calibration.not_sure_below,
+        classifier.manifest.calibration.not_sure_below,
     )
+
+
+def probabilities_of(
+    classifier: EmotionClassifier,
+    crops: npt.NDArray[np.uint8],
+    advance: Callable[[], None] | None = None,
+) -> Float64Array:
+    """Calibrated (N, 4) of many faces; ``advance`` as of ``read_set``."""
+    logits = read_set(classifier, crops, advance)
+    return softmax(logits, classifier.manifest.calibration.temperature)
 
 
 def one_person_accuracy(votes: IntArray) -> float:
@@ -178,6 +186,13 @@ def macro_f1(confusion: IntArray) -> float:
     return float(_f1(confusion)[occurring].mean())
 
 
+def calibration_bins(confidence: npt.NDArray[np.floating]) -> IntArray:
+    """Of each confidence in [0, 1] its bin, of ``CALIBRATION_BINS`` equal ones."""
+    return np.minimum(
+        (confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
+    )
+
+
 def expected_calibration_error(
     confidence: Float64Array, correct: npt.NDArray[np.bool_]
 ) -> float:
@@ -185,9 +200,7 @@ def expected_calibration_error(
 
     Guo et al., "On Calibration of Modern Neural Networks", 2017.
     """
-    bins = np.minimum(
-        (confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
-    )
+    bins = calibration_bins(confidence)
     gaps = np.bincount(bins, confidence - correct, CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 

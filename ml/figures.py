@@ -12,12 +12,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ml.evaluate import CALIBRATION_BINS, calibration_bins
 from ml.labels import EMOTIONS
 
 COLOURS: Final = ("#d98c00", "#3568b8", "#b0357e", "#6b7280")
 """One an emotion; told apart in grey, too."""
-
-_BINS: Final = 15
 
 
 def to_png(figure: Figure, dpi: int = 110) -> bytes:
@@ -88,23 +87,23 @@ def reliability(
     confidence: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_], title: str
 ) -> Figure:
     """Accuracy over confidence, and how many faces lie where."""
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)
-    hits = np.bincount(bins, correct, _BINS)
+    bins = calibration_bins(confidence)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    hits = np.bincount(bins, correct, CALIBRATION_BINS)
     filled = counts > 0
-    middles = (np.arange(_BINS) + 0.5) / _BINS
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
     figure = Figure(figsize=(4.4, 4.6))
     upper, lower = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     upper.plot([0, 1], [0, 1], color="grey", linewidth=1)
     upper.bar(
         middles[filled],
         hits[filled] / counts[filled],
-        width=0.9 / _BINS,
+        width=0.9 / CALIBRATION_BINS,
         color=COLOURS[1],
     )
     upper.set_ylabel("accuracy")
     upper.set_title(title)
-    lower.bar(middles, counts, width=0.9 / _BINS, color=COLOURS[3])
+    lower.bar(middles, counts, width=0.9 / CALIBRATION_BINS, color=COLOURS[3])
     lower.set_xlabel("confidence")
     lower.set_ylabel("faces")
     return figure

@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ml import figures
-from ml.consensus import NO_LABEL
-from ml.data import FaceSet, LabelSource
-from ml.evaluate import EvalReport, read_set
-from ml.inference import EmotionClassifier, softmax
+from ml.data import FaceSet
+from ml.evaluate import EvalReport
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
+
+IntArray = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
 
 _SAMPLES: Final = 32
 
 
 def write_report(
     folder: Path,
-    classifier: EmotionClassifier,
-    faces: FaceSet,
-    source: LabelSource,
+    labelled: FaceSet,
+    labels: IntArray,
+    probabilities: Float64Array,
     report: EvalReport,
+    answer: dict[str, Any],
 ) -> None:
-    """``report.json``, confusion, reliability, and sample predictions.
+    """``report.json``, which holds ``answer``, confusion, reliability, and sample
+    predictions.
 
+    Of the N faces that were judged: ``labels`` (N,) and ``probabilities`` (N, 4).
     The samples show the user's pictures: they stay in the user's folder.
     """
-    labelled = faces.take(faces.labels(source) != NO_LABEL)
-    labels = labelled.labels(source)
-    logits = read_set(classifier, labelled.crops)
-    probabilities = softmax(logits, classifier.manifest.calibration.temperature)
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     write_atomically(
-        folder / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode()
+        folder / "report.json", (json.dumps(answer, indent=2) + "\n").encode()
     )
     pages = {
-        "confusion": figures.confusion({f"{source} labels": report.confusion}),
+        "confusion": figures.confusion(
+            {f"{answer['labels']} labels": report.confusion}
+        ),
         "reliability": figures.reliability(
             confidence, predicted == labels, f"calibration error {report.ece:.4f}"
         ),

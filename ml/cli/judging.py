@@ -35,7 +35,12 @@ from ml.data import (
     read_annotations,
 )
 from ml.detection import FaceDetector
-from ml.evaluate import EvalReport, evaluate_model, one_person_accuracy
+from ml.evaluate import (
+    EvalReport,
+    evaluate_probabilities,
+    one_person_accuracy,
+    probabilities_of,
+)
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.predict import predict_file
 from ml.progress import console, progress_bars
@@ -132,7 +137,12 @@ def evaluate(
                 f"On no face of {part} do so many agree: give a smaller --agreed."
             )
     need_labels(faces, source, part)
-    report = evaluate_model(classifier, faces, source)
+    labelled = faces.take(faces.labels(source) != NO_LABEL)
+    judged = labelled.labels(source)
+    probabilities = probabilities_of(classifier, labelled.crops)
+    report = evaluate_probabilities(
+        probabilities, judged, classifier.manifest.calibration.not_sure_below
+    )
     answer = {
         **report.to_dict(),
         "one_person_accuracy": _one_person(faces),
@@ -146,7 +156,7 @@ def evaluate(
     else:
         _print_report(report, f"{part}, {source} labels")
     if out is not None:
-        write_report(out, classifier, faces, source, report)
+        write_report(out, labelled, judged, probabilities, report, answer)
         console.print(f"Wrote {out}", highlight=False, soft_wrap=True)
 
 
