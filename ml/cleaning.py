@@ -94,7 +94,7 @@ def clean(
     classifier: EmotionClassifier,
     detector: FaceDetector | None,
     *,
-    judge: Judge = "folds",
+    judge: Judge,
     use_votes: bool = True,
     progress: Progress | None = None,
 ) -> CleaningResult:

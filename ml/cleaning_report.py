@@ -10,7 +10,7 @@ import numpy as np
 
 from ml import gallery
 from ml.cleaning import write_cleaned
-from ml.findings import EXPLANATIONS, CleaningResult, Finding, Kind
+from ml.findings import CleaningResult, Finding, Kind, explanation
 from ml.manifest import write_atomically
 
 _SHOWN: Final = 48
@@ -47,7 +47,7 @@ def _summary(result: CleaningResult) -> str:
         "|---|---|---|",
     ]
     lines += [
-        f"| {kind.value} | {count} | {EXPLANATIONS[kind]} |"
+        f"| {kind.value} | {count} | {explanation(kind, result.judge)} |"
         for kind, count in result.counts().items()
     ]
     return "\n".join(lines) + "\n"
@@ -67,7 +67,7 @@ def _gallery(result: CleaningResult) -> bytes:
             for finding in found[:_SHOWN]
         }
         sections.append(gallery.faces(f"{kind.value}: {count}", shown))
-        sections.append(gallery.paragraph(EXPLANATIONS[kind]))
+        sections.append(gallery.paragraph(explanation(kind, result.judge)))
     return gallery.page("What cleaning found", sections)
 
 

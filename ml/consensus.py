@@ -26,6 +26,9 @@ OTHER_VOTES: Final = ("anger", "disgust", "fear", "contempt", "unknown", "not_a_
 
 VOTE_COLUMNS: Final = EMOTION_VOTES + OTHER_VOTES
 
+MIN_EMOTION_SHARE: Final = 0.3
+"""A face on which fewer votes fell on the four emotions does not train."""
+
 VERDICTS: Final = (*(emotion.value for emotion in EMOTIONS), "unclear", "not_a_face")
 """What a person can say of a face, in the one order of every tally."""
 

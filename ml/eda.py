@@ -96,7 +96,10 @@ def _headers(
 
 
 def _named(counter: Counter[str], most: int = 20) -> dict[str, int]:
-    return dict(counter.most_common(most))
+    """The most common by name; what remains together, so that they sum to all."""
+    named = dict(counter.most_common(most))
+    rest = counter.total() - sum(named.values())
+    return named | ({"other": rest} if rest else {})
 
 
 def _duplicate_pairs(

@@ -14,7 +14,7 @@ from ml.data import CleanedRow, FaceSet, Split
 Float64Array = npt.NDArray[np.float64]
 
 Judge = Literal["model", "folds"]
-"""``model`` asks the classifier itself: good where it never saw these faces.
+"""``model`` asks the classifier itself: good where it did not learn these faces.
 ``folds`` fits heads on its features, each face judged by heads that never saw it."""
 
 
@@ -32,7 +32,7 @@ class Kind(StrEnum):
     VOTES_DISAGREE = "votes_disagree"
 
 
-EXPLANATIONS: Final[dict[Kind, str]] = {
+_EXPLANATIONS: Final[dict[Kind, str]] = {
     Kind.UNREADABLE: "Damaged, empty or too large to be opened. Left out.",
     Kind.WRONG_FORMAT: (
         "Not what the name's ending says, or of a kind that is not read. Left out "
@@ -50,14 +50,24 @@ EXPLANATIONS: Final[dict[Kind, str]] = {
         "both, by halves; across splits it keeps its own."
     ),
     Kind.SUSPECT_LABEL: (
-        "A model that was not fitted on this face expects another label. The model's "
-        "probabilities take the label's place."
+        "Another label is expected. The expected probabilities take the label's place."
     ),
     Kind.VOTES_DISAGREE: (
         "Most people see another emotion. The shares of their votes take the label's "
         "place."
     ),
 }
+
+_JUDGED: Final[dict[Judge, str]] = {
+    "model": "The model itself judged; of faces that it learned it doubts few labels.",
+    "folds": "Each face was judged by a head that was fitted on other faces.",
+}
+
+
+def explanation(kind: Kind, judge: Judge) -> str:
+    """What a finding means and what was done; of labels, who judged them."""
+    said = _EXPLANATIONS[kind]
+    return f"{said} {_JUDGED[judge]}" if kind is Kind.SUSPECT_LABEL else said
 
 
 @dataclass(frozen=True, slots=True)

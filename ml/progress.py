@@ -17,9 +17,9 @@ from rich.progress import (
 
 from ml.data import Progress as Report
 
-console = Console(stderr=True, markup=False)
-"""What people read. Standard output is for what machines read. Brackets in names of
-files are no markup."""
+console = Console(stderr=True, markup=False, emoji=False)
+"""What people are told on the way; answers go to standard output. Brackets in names of
+files are no markup, and words between colons no pictures."""
 
 
 @contextmanager

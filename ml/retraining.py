@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ml.consensus import NO_LABEL
+from ml.consensus import MIN_EMOTION_SHARE, NO_LABEL
 from ml.data import FaceSet
 from ml.inference import (
     HEAD_BIAS_NAME,
@@ -37,7 +37,6 @@ SAMPLE: Final = 6000
 """Training faces that are kept: with a byte a feature, a few MB."""
 
 _STEPS: Final = 255
-_MIN_EMOTION_SHARE: Final = 0.3
 _ARRAYS: Final = (
     "model_sha256",
     "train_features",
@@ -79,7 +78,7 @@ def collect(
     """Features of a random sample of train and of all labelled validation faces."""
     emotions = len(EMOTIONS)
     mass = train.targets[:, :emotions].sum(axis=1)
-    usable = np.flatnonzero(mass >= _MIN_EMOTION_SHARE)
+    usable = np.flatnonzero(mass >= MIN_EMOTION_SHARE)
     drawn = np.random.default_rng(seed).permutation(usable)[:sample]
     chosen = train.take(np.sort(drawn))
     share = chosen.targets[:, :emotions].sum(axis=1, keepdims=True)

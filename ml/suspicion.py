@@ -1,7 +1,8 @@
 """Which labels are probably wrong, and how well that is known.
 
-By people's votes where there are any, else by what a model expects of faces that it
-was not fitted on (Northcutt et al., "Confident Learning", 2021; the package cleanlab).
+By people's votes where there are any, else by what a model expects (Northcutt et al.,
+"Confident Learning", 2021; the package cleanlab), best of faces that it was not fitted
+on.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ml.consensus import NO_LABEL, VOTE_COLUMNS, strict_majority
+from ml.consensus import MIN_EMOTION_SHARE, NO_LABEL, VOTE_COLUMNS, strict_majority
 from ml.data import SPLITS, Layout, Progress, Split, read_annotations
-from ml.evaluate import read_set
+from ml.evaluate import probabilities_of
 from ml.findings import CleaningResult, Finding, Judge, Kind
-from ml.inference import EmotionClassifier, softmax
+from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -27,8 +28,6 @@ Float64Array = npt.NDArray[np.float64]
 
 FOLDS: Final = 5
 _MIN_FACES_FOR_FOLDS: Final = 40
-_MIN_EMOTION_SHARE: Final = 0.3
-"""A face on which fewer votes fell on the four emotions does not train."""
 
 
 def votes_of(layout: Layout, files: Sequence[str]) -> IntArray | None:
@@ -55,11 +54,11 @@ def expected_answers(
     judge: Judge,
     progress: Progress | None,
 ) -> Float64Array:
-    """(N, 4) probabilities by something that was not fitted on the face itself."""
+    """(N, 4) probabilities by ``judge``: heads that were not fitted on the face itself,
+    or the model, which may have learned it."""
     if judge == "model":
         advance = progress("Reading faces", len(crops)) if progress else None
-        logits = read_set(classifier, crops, advance)
-        return softmax(logits, classifier.manifest.calibration.temperature)
+        return probabilities_of(classifier, crops, advance)
     return _out_of_fold(classifier.features(crops), labels, groups, progress)
 
 
@@ -135,7 +134,7 @@ def judge_by_votes(
     total = votes.sum(axis=1)
     for i in np.flatnonzero(total > 0).tolist():
         share = emotions[i].sum() / total[i]
-        if share < _MIN_EMOTION_SHARE:
+        if share < MIN_EMOTION_SHARE:
             weights[i] = 0.0
             reasons[i].append("votes elsewhere")
             continue

@@ -1,6 +1,7 @@
 """``python -m ml``: what can be done from a terminal.
 
-What machines read goes to standard output, what people read to the error stream.
+What may be piped goes to standard output: all JSON, the lines of ``predict`` and the
+table of ``compare``. What else people read goes to the error stream.
 A mistake in what was given ends with a sentence and exit code 2, never with a
 traceback. Torch is imported by the commands that train, and by no other.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -108,11 +109,17 @@ def clean(
         for split, found in measures.items():
             console.print(
                 f"{split}, judged by the votes: {found.wrong} of {found.faces} labels "
-                f"are wrong; AUROC {found.auroc:.3f}, of the first 500 "
-                f"{found.precision_of_first_500:.1%} are; of {found.suspects} called "
-                f"suspect {found.precision:.1%}, which are {found.recall:.1%} of them",
+                f"are wrong; AUROC {_said(found.auroc, '.3f')}, of the first 500 "
+                f"{_said(found.precision_of_first_500, '.1%')} are; of "
+                f"{found.suspects} called suspect {_said(found.precision, '.1%')}, "
+                f"which are {_said(found.recall, '.1%')} of them",
                 highlight=False,
                 soft_wrap=True,
             )
     manifest = out / "cleaned.csv"
     say_next(out, "train", "--data", data, "--manifest", manifest, "--run", "RUN")
+
+
+def _said(share: float, form: str) -> str:
+    """The share in that format; none where there was nothing to divide by."""
+    return "none" if math.isnan(share) else format(share, form)

@@ -128,6 +128,7 @@ def test_nothing_of_the_users_is_touched_and_the_manifest_trains(
     listed = json.loads((out / "report.json").read_text())
     assert all(set(row) == {"file", "finding", "detail"} for row in listed)
     assert "No file was changed" in (out / "report.md").read_text()
+    assert "The model itself judged" in (out / "report.md").read_text()
     page = (out / "gallery.html").read_text()
     assert "data:image/png;base64," in page
     with (out / "cleaned.csv").open() as handle:
@@ -156,7 +157,8 @@ def test_label_that_nobody_voted_for_is_not_mixed_into_its_duplicate(
         },
     )
     rows = {
-        row.file: row for row in clean(find_layout(tmp_path), classifier, None).rows
+        row.file: row
+        for row in clean(find_layout(tmp_path), classifier, None, judge="model").rows
     }
     kept = rows["train/happy/000.png"]
     assert (kept.shares[Emotion.HAPPY.position], kept.weight) == (1, 1)

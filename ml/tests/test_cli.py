@@ -138,7 +138,7 @@ def test_evaluate_prints_one_object(ml: Command, tmp_path: Path) -> None:
     assert answer["labels"] == "folder"
     assert (out / "confusion.png").stat().st_size > 1000
     assert (out / "reliability.png").exists()
-    assert json.loads((out / "report.json").read_text())["n"] == 20
+    assert json.loads((out / "report.json").read_text()) == answer
 
 
 def test_evaluate_uses_consensus_where_there_are_votes(
@@ -237,6 +237,24 @@ def test_clean_and_eda_leave_their_files(ml: Command, tmp_path: Path) -> None:
     assert "mean_faces.png" in (page / "index.html").read_text()
     done = ml("eda", "--data", root, "--out", root / "train" / "x", code=2)
     assert "inside the data set" in done.stderr
+
+
+def test_sizes_of_eda_sum_to_all_pictures(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", 2)
+    for width in range(100, 125):
+        picture = Image.new("L", (width, 90), width)
+        picture.save(root / "train" / "sad" / f"{width}.png")
+    ml("eda", "--data", root, "--out", tmp_path / "eda")
+    sizes = json.loads((tmp_path / "eda" / "summary.json").read_text())["sizes"]
+    assert len(sizes) == 21
+    assert (sizes["48 x 48"], sizes["other"]) == (24, 6)
+
+
+def test_names_are_shown_as_they_are_written(ml: Command, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", 1)
+    out = tmp_path / ":fire:" / "[b]" / ("a" * 100) / ("b" * 100)
+    done = ml("eda", "--data", root, "--out", out)
+    assert f"Wrote {out / 'index.html'}" in done.stderr
 
 
 def test_eda_shows_a_folder_of_which_no_file_can_be_read(
@@ -459,6 +477,21 @@ def test_pictures_folder_given_by_a_dot_has_its_annotations(
     monkeypatch.chdir(pictures)
     told = json.loads(ml("evaluate", "--data", ".", "--json").stdout)
     assert told["labels"] == "consensus"
+
+
+def test_cleaning_that_found_all_labels_right_gives_no_share_of_nothing(
+    ml: Command, tmp_path: Path
+) -> None:
+    root, out = write_dataset(tmp_path / "data", 2), tmp_path / "out"
+    votes = {
+        path.relative_to(root).as_posix(): ballots_for(emotion.position)
+        for emotion in EMOTIONS
+        for path in root.glob(f"*/{emotion}/*.png")
+    }
+    write_annotations(root, votes)
+    done = ml("clean", "--data", root, "--out", out, "--no-votes", "--no-detect")
+    assert "0 of 8 labels are wrong; AUROC none" in done.stderr
+    assert "nan" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,14 @@ def test_votes_decide_where_there_are_any(
             "train/sad/002.png": ballots_for(nothing, 9),
         },
     )
-    result = clean(find_layout(tmp_path), classifier, None)
+    layout = find_layout(tmp_path)
+    result = clean(layout, classifier, None, judge="model")
     assert _files(result, Kind.VOTES_DISAGREE) == {"train/sad/000.png"}
     rows = {row.file: row for row in result.rows}
     assert rows["train/sad/000.png"].shares[neutral] == 1
     assert rows["train/sad/000.png"].weight == pytest.approx(0.8)
     assert rows["train/sad/002.png"].weight == 0
-    blind = clean(find_layout(tmp_path), classifier, None, use_votes=False)
+    blind = clean(layout, classifier, None, judge="model", use_votes=False)
     assert not _files(blind, Kind.VOTES_DISAGREE)
 
 
