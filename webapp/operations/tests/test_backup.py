@@ -11,6 +11,7 @@ import tarfile
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -325,12 +326,13 @@ def test_database_that_goes_away_is_said_in_a_sentence(
         pytest.raises(BackupError, match=r"cannot be restored: the server went away"),
     ):
         restore_backup(path=tmp_path / "b.tar", replace=True)
+
+    def away_for_photos(execute: Any, sql: str, *rest: Any) -> Any:
+        asks = sql.startswith("SELECT") and 'FROM "photos_photo"' in sql
+        return away() if asks else execute(sql, *rest)
+
     with (
-        connection.execute_wrapper(
-            lambda execute, sql, *rest: (
-                away() if 'FROM "photos_photo"' in sql else execute(sql, *rest)
-            )
-        ),
+        connection.execute_wrapper(away_for_photos),
         pytest.raises(BackupError, match=r"are back, but .* Restore again"),
     ):
         restore_backup(path=tmp_path / "b.tar", replace=True)
