@@ -89,8 +89,8 @@ def compare(
     ``load(channels)`` gives train, validation and test, and whose labels judge.
     ``base`` decides all but network, epochs and batch. Raises ``DataError`` where
     ``out`` holds results of other data or settings, and where two entries would have
-    one name, and so one folder; ``TrainingError``; ``OSError`` where weights to start
-    from cannot be read.
+    one name, and so one folder; ``ValueError`` where there is no such network;
+    ``TrainingError``; ``OSError`` where weights to start from cannot be read.
     """
     names = Counter(entry.name for entry in entries)
     if twice := [name for name, count in names.items() if count > 1]:
@@ -99,10 +99,11 @@ def compare(
             "Compare one at a time, each in a folder of its own (--out)."
         )
     # A wrong name among them is told before the first is trained.
-    starts = {
-        entry.name: sha256_of(entry.weights.read_bytes()) if entry.weights else ""
-        for entry in entries
-    }
+    starts: dict[str, str] = {}
+    for entry in entries:
+        ModelConfig(architecture=entry.architecture, channels=entry.channels)
+        weights = entry.weights
+        starts[entry.name] = sha256_of(weights.read_bytes()) if weights else ""
     seconds = budget_minutes * 60 / len(entries)
     done: dict[str, dict[str, Any]] = {}
 

@@ -601,18 +601,19 @@ def test_mistakes_end_with_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "message"),
     [
-        ("compare", "--pretrained", "vgg16=typo.pth"),
-        ("train", "--run", "r", "--weights", "typo.pth"),
-        ("train", "--run", "r", "--manifest", "typo.pth"),
+        (("compare", "--pretrained", "vgg16=typo.pth"), "typo.pth cannot be used"),
+        (("compare", "--pretrained", "vgg61=Makefile"), "unknown network 'vgg61'"),
+        (("train", "--run", "r", "--weights", "typo.pth"), "typo.pth cannot be used"),
+        (("train", "--run", "r", "--manifest", "typo.csv"), "typo.csv cannot be read"),
     ],
 )
-def test_wrong_name_of_a_file_is_told_before_the_pictures_are_read(
-    ml: Command, tmp_path: Path, command: tuple[str, ...]
+def test_wrong_name_is_told_before_the_pictures_are_read(
+    ml: Command, tmp_path: Path, command: tuple[str, ...], message: str
 ) -> None:
     done = ml(*command, "--data", write_dataset(tmp_path, 1), code=2)
-    assert "typo.pth cannot be" in done.stderr
+    assert message in done.stderr
     assert "Reading" not in done.stderr
 
 
