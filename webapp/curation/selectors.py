@@ -48,6 +48,7 @@ from webapp.curation.services.claims import CHANGE_WINDOW
 from webapp.curation.services.priority import served_probabilities
 from webapp.curation.services.quality import GoldScore, gold_scores
 from webapp.photos.models import Face
+from webapp.photos.selectors import training_allowed
 
 IntArray = npt.NDArray[np.int64]
 
@@ -86,9 +87,9 @@ def training_labels() -> Iterator[TrainingLabel]:
     """
     rows = (
         Consensus.objects.filter(
+            training_allowed("face__photo"),
             state=ConsensusState.DECIDED,
             verdict__in=[emotion.value for emotion in EMOTIONS],
-            face__photo__training_consent_at__isnull=False,
             face__gold__isnull=True,
         )
         .order_by("decided_at", "face_id")
@@ -136,8 +137,8 @@ def count_new_labels(*, until: datetime | None = None) -> int:
     """Labels that may train and that no run has had a chance to learn from; with
     ``until`` only those that were decided by then."""
     labels = _decided(until or timezone.now()).filter(
+        training_allowed("face__photo"),
         verdict__in=[emotion.value for emotion in EMOTIONS],
-        face__photo__training_consent_at__isnull=False,
         face__gold__isnull=True,
     )
     since = last_run_at()
@@ -209,7 +210,7 @@ def queue_figures(*, until: datetime | None = None) -> QueueFigures:
     waiting = QueueItem.objects.filter(
         ~Exists(decided.filter(face=OuterRef("face"))),
         ~Exists(disputed.filter(face=OuterRef("face"))),
-        face__photo__training_consent_at__isnull=False,
+        training_allowed("face__photo"),
     )
     tallies = annotators_tallies(until=until)
     verdicts = dict(
@@ -309,8 +310,8 @@ def disputed_faces() -> QuerySet[Consensus]:
     """What waits for an adjudicator, oldest first."""
     return (
         Consensus.objects.filter(
+            training_allowed("face__photo"),
             state=ConsensusState.DISPUTED,
-            face__photo__training_consent_at__isnull=False,
         )
         .select_related("face", "face__photo")
         .defer("face__crop")
@@ -323,11 +324,11 @@ def gold_candidates() -> QuerySet[Consensus]:
     word, then the number of votes."""
     return (
         Consensus.objects.filter(
+            training_allowed("face__photo"),
             state=ConsensusState.DECIDED,
             votes__gte=2,
             agreement=1.0,
             face__gold__isnull=True,
-            face__photo__training_consent_at__isnull=False,
         )
         .annotate(judged=Q(method=ConsensusMethod.ADJUDICATED))
         .order_by("-judged", "-votes", "decided_at", "pk")
@@ -503,11 +504,13 @@ def get_face(*, face_id: uuid.UUID) -> Face:
     """A face with its photo; ``NotFound`` where it is gone, or no longer to be seen."""
     face = (
         Face.objects.select_related("photo")
-        .filter(pk=face_id, photo__training_consent_at__isnull=False)
+        .filter(training_allowed("photo"), pk=face_id)
         .first()
     )
     if face is None:
-        raise NotFound("This face is gone: its owner took the photo back.")
+        raise NotFound(
+            "This face is gone: its owner took the photo back, or its time is up."
+        )
     return face
 
 
@@ -553,7 +556,7 @@ def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
     open_faces = list(
         QueueItem.objects.filter(
             ~Q(face__consensus__state=ConsensusState.DECIDED),
-            face__photo__training_consent_at__isnull=False,
+            training_allowed("face__photo"),
         )
         .order_by("-priority", "created_at")
         .values_list("face_id", flat=True)[:2000]
@@ -561,8 +564,8 @@ def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
     if seed is not None and seed not in open_faces:
         open_faces.insert(0, seed)
     rows = Face.objects.filter(
+        training_allowed("photo"),
         pk__in=open_faces,
-        photo__training_consent_at__isnull=False,
         predictions__model_version=F("photo__model_version"),
     ).values_list("pk", "predictions__activation")
     maps = {pk: np.frombuffer(bytes(data), "<f2") for pk, data in rows}

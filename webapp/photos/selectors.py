@@ -221,13 +221,14 @@ def get_shared_photo(*, token: str) -> Photo:
 
 def photos_of(*, visitor_key: str) -> QuerySet[Photo]:
     """A visitor's own photos, newest first."""
-    photos = Photo.objects.filter(visitor_key=visitor_key)
-    return _unexpired(photos).select_related("model_version")
+    photos = Photo.objects.filter(_unexpired(), visitor_key=visitor_key)
+    return photos.select_related("model_version")
 
 
 def photos_in(*, batch: Batch) -> QuerySet[Photo]:
     """A batch's photos, in the order in which they were given."""
-    return _unexpired(batch.photos.select_related("model_version")).order_by("position")
+    photos = batch.photos.filter(_unexpired()).select_related("model_version")
+    return photos.order_by("position")
 
 
 def open_links_to(*, photo: Photo) -> QuerySet[ShareLink]:
@@ -282,9 +283,20 @@ def get_face_prediction(*, photo: Photo, index: int) -> Prediction:
     return prediction
 
 
-def _unexpired(photos: QuerySet[Photo]) -> QuerySet[Photo]:
-    """Without those that the sweep has yet to erase."""
-    return photos.filter(Q(expires_at__isnull=True) | Q(expires_at__gte=timezone.now()))
+def training_allowed(photo: str) -> Q:
+    """The condition that people who label may see a photo and that its faces may
+    train: consent that holds, and time that is not up. ``photo`` is the path to the
+    photo's row ("face__photo"); the time is that of the call."""
+    return _unexpired(f"{photo}__") & Q(
+        (f"{photo}__training_consent_at__isnull", False)
+    )
+
+
+def _unexpired(path: str = "") -> Q:
+    """All but what the sweep has yet to erase."""
+    return Q((f"{path}expires_at__isnull", True)) | Q(
+        (f"{path}expires_at__gte", timezone.now())
+    )
 
 
 def _photo_result(photo: Photo, predictions: list[Prediction]) -> PhotoResult:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery import current_app, shared_task
@@ -18,8 +19,6 @@ from ml.runtime import ProviderUnavailable
 from webapp.photos.services import erasure, processing
 from webapp.photos.services.queue import INFERENCE_QUEUE
 from webapp.photos.services.serving import NoModelServes, model_server
-
-_SWEEP_EVERY_SECONDS: Final = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +46,33 @@ def remove_orphan_files() -> None:
     erasure.remove_orphan_files()
 
 
+_KEPT_UP: Final = ((sweep_photos, 2.0), (erase_expired_photos, 60.0))
+"""What a worker that reads does without the beat, too, and every how many seconds."""
+
+
 @worker_ready.connect
 def keep_sweeping(**_: Any) -> None:
-    """A worker that reads sweeps, too, so that nothing waits for the beat to be back.
+    """A worker that reads sweeps and erases, too, so that nothing waits for the beat
+    to be back.
 
-    In a thread of its main process; it goes on whatever happens to one sweep.
+    In threads of its main process: what takes long to erase holds up no sweep.
     """
-    if INFERENCE_QUEUE in current_app.amqp.queues.consume_from:
-        threading.Thread(target=_sweep_on, name="sweep", daemon=True).start()
+    if INFERENCE_QUEUE not in current_app.amqp.queues.consume_from:
+        return
+    for act, every_seconds in _KEPT_UP:
+        threading.Thread(
+            target=_go_on, args=(act, every_seconds), name=act.__name__, daemon=True
+        ).start()
 
 
-def _sweep_on() -> None:
+def _go_on(act: Callable[[], object], every_seconds: float) -> None:
+    """Do it again and again, whatever happens to one try."""
     while True:
-        time.sleep(_SWEEP_EVERY_SECONDS)
+        time.sleep(every_seconds)
         try:
-            processing.sweep_photos()
+            act()
         except Exception as error:  # noqa: BLE001  The thread is started once.
-            logger.warning("not swept: %s", error)
+            logger.warning("%s failed: %s", threading.current_thread().name, error)
             connection.close()
 
 

@@ -14,7 +14,7 @@ from webapp.curation.models import Correction
 from webapp.curation.receipts import Step
 from webapp.curation.selectors import count_new_labels
 from webapp.photos.models import Prediction
-from webapp.photos.selectors import EMOTION_WORDS
+from webapp.photos.selectors import EMOTION_WORDS, training_allowed
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion
 from webapp.training.models import (
@@ -100,9 +100,7 @@ def face_comparisons(
     ``held_out`` keeps those that judged (True) or that trained (False). Erased faces
     are not among them; whoever shows one must look for its consent still."""
     rows = (
-        FaceComparison.objects.filter(
-            run=run, face__photo__training_consent_at__isnull=False
-        )
+        FaceComparison.objects.filter(training_allowed("face__photo"), run=run)
         .select_related("snapshot_face", "face__photo")
         .defer("face__crop")
         .order_by("-broken", "-fixed", "pk")

@@ -39,6 +39,7 @@ from webapp.curation.models import (
     QueueStatus,
     Source,
 )
+from webapp.photos.selectors import training_allowed
 
 LEASE: Final = timedelta(minutes=10)
 CHANGE_WINDOW: Final = timedelta(hours=1)
@@ -73,7 +74,7 @@ def claim_faces(*, person: User, count: int = 1) -> list[Claim]:
         User.objects.select_for_update(no_key=True).get(pk=person.pk)
         refuse_paused(person=person)
         held = Claim.objects.filter(person=person, status=ClaimStatus.HELD)
-        held.filter(face__photo__training_consent_at__isnull=True).delete()
+        held.exclude(training_allowed("face__photo")).delete()
         held.update(expires_at=_lease_end())
         for number in range(count - held.count()):
             if not _claim_gold(person) and not _claim_next(
@@ -134,9 +135,9 @@ def release_expired_claims() -> int:
 
 def get_claim(*, person: User, claim_id: uuid.UUID) -> Claim:
     """A claim of this person; ``ClaimLost`` where there is none any more, and where
-    the visitor has taken back that people look at the face."""
+    the visitor has taken back that people look at the face, or its time is up."""
     claim = Claim.objects.filter(
-        pk=claim_id, person=person, face__photo__training_consent_at__isnull=False
+        training_allowed("face__photo"), pk=claim_id, person=person
     ).first()
     if claim is None:
         raise ClaimLost
@@ -155,8 +156,8 @@ def changeable_claims(*, person: User) -> QuerySet[Claim]:
     )
     return Claim.objects.filter(
         ~Exists(adjudicated),
+        training_allowed("face__photo"),
         person=person,
-        face__photo__training_consent_at__isnull=False,
         status__in=[ClaimStatus.VOTED, ClaimStatus.SKIPPED],
         ended_at__gt=timezone.now() - CHANGE_WINDOW,
     ).order_by("-ended_at", "-pk")
@@ -214,8 +215,8 @@ def waiting_for(person: User) -> QuerySet[QueueItem]:
                     face=OuterRef("face"), author=person, retracted_at__isnull=True
                 )
             ),
+            training_allowed("face__photo"),
             status=QueueStatus.WAITING,
-            face__photo__training_consent_at__isnull=False,
         )
         .annotate(
             live=Coalesce(Subquery(live, output_field=IntegerField()), 0),
@@ -266,7 +267,7 @@ def _claim_gold(person: User) -> bool:
         GoldFace.objects.filter(
             ~Exists(Claim.objects.filter(face=OuterRef("face"), person=person)),
             ~Exists(Correction.objects.filter(face=OuterRef("face"), author=person)),
-            face__photo__training_consent_at__isnull=False,
+            training_allowed("face__photo"),
         )
         .order_by("?")
         .first()

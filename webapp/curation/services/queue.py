@@ -14,6 +14,7 @@ from webapp.curation.models import Consensus, Correction, QueueItem, Reason, Sou
 from webapp.curation.services.consensus import lock_consensus, refresh_consensus
 from webapp.curation.services.priority import priorities
 from webapp.photos.models import Face, PhotoStatus, Prediction
+from webapp.photos.selectors import training_allowed
 
 IMPORTED: Final = "import"
 """``Photo.consent_version`` of what an admin brought in."""
@@ -63,7 +64,7 @@ def fill_queue() -> int:
 def usable_faces() -> QuerySet[Face]:
     """Faces whose photo is read and may be used for training."""
     return Face.objects.filter(
-        photo__status=PhotoStatus.DONE, photo__training_consent_at__isnull=False
+        training_allowed("photo"), photo__status=PhotoStatus.DONE
     )
 
 

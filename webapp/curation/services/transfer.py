@@ -36,6 +36,7 @@ from webapp.curation.models import (
 )
 from webapp.curation.services.consensus import refresh_faces
 from webapp.photos.models import Face
+from webapp.photos.selectors import training_allowed
 
 COLUMNS: Final = (
     "id",
@@ -75,7 +76,7 @@ class ImportReport:
 def export_rows() -> Iterator[dict[str, Any]]:
     """Every correction as plain values, in the order in which they were made."""
     rows = (
-        Correction.objects.filter(face__photo__training_consent_at__isnull=False)
+        Correction.objects.filter(training_allowed("face__photo"))
         .select_related("author", "face__consensus")
         .defer("face__crop")
         .order_by("created_at", "pk")

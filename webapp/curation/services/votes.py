@@ -191,8 +191,8 @@ def adjudicate(
     It takes the place of an earlier adjudication, and of the adjudicator's own vote.
     With ``while_disputed`` it is for whoever saw the face as disputed: ``Conflict``
     where it is that no more; the same again changes nothing. Raises ``NotFound``
-    where the face is gone, or its visitor has taken back that people look at it, and
-    ``NotAllowed`` where the person is no adjudicator.
+    where the face is gone, its visitor has taken back that people look at it, or its
+    time is up, and ``NotAllowed`` where the person is no adjudicator.
     """
     word = _verdict(verdict)
     _check_comment(comment)

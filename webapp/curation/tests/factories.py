@@ -111,6 +111,20 @@ class QueuedFaceFactory(FaceFactory):
         Consensus.objects.create(face=self)
 
 
+def take_back(face: Face) -> None:
+    """As its visitor does by taking consent back."""
+    Photo.objects.filter(pk=face.photo_id).update(training_consent_at=None)
+
+
+def let_expire(face: Face) -> None:
+    """Its photo's time is up, and nothing has erased it yet."""
+    ended = timezone.now() - timedelta(seconds=1)
+    Photo.objects.filter(pk=face.photo_id).update(expires_at=ended)
+
+
+WAYS_OUT_OF_REACH = (take_back, let_expire)
+
+
 def let_labels_settle() -> None:
     """As if the time in which they can be changed were over."""
     ended = Claim.objects.filter(ended_at__isnull=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
 
@@ -19,10 +20,12 @@ from webapp.curation.services.claims import (
 from webapp.curation.services.quality import add_gold
 from webapp.curation.services.votes import skip_face, submit_correction
 from webapp.curation.tests.factories import (
+    WAYS_OUT_OF_REACH,
     FaceFactory,
     PersonFactory,
     QueuedFaceFactory,
 )
+from webapp.photos.models import Face
 
 pytestmark = pytest.mark.django_db
 
@@ -143,10 +146,11 @@ def test_seen_face_never_comes_back() -> None:
     assert claim_faces(person=person) == []
 
 
-def test_face_without_consent_is_given_to_nobody() -> None:
-    face = QueuedFaceFactory()
-    face.photo.training_consent_at = None
-    face.photo.save()
+@pytest.mark.parametrize("put_out_of_reach", WAYS_OUT_OF_REACH)
+def test_face_without_consent_is_given_to_nobody(
+    put_out_of_reach: Callable[[Face], None],
+) -> None:
+    put_out_of_reach(QueuedFaceFactory())
 
     assert claim_faces(person=PersonFactory()) == []
 

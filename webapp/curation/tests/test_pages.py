@@ -4,6 +4,7 @@ import io
 import tempfile
 import uuid
 import zipfile
+from collections.abc import Callable
 
 import pytest
 from django.conf import LazySettings
@@ -24,11 +25,12 @@ from webapp.curation.services.votes import (
     submit_correction,
 )
 from webapp.curation.tests.factories import (
+    WAYS_OUT_OF_REACH,
     PersonFactory,
     QueuedFaceFactory,
     let_labels_settle,
 )
-from webapp.photos.models import Face, Photo
+from webapp.photos.models import Face
 
 pytestmark = pytest.mark.django_db
 
@@ -171,14 +173,15 @@ def test_pictures_are_for_who_holds_the_face(annotator: Person) -> None:
     assert picture.size == (512, 512)
 
 
+@pytest.mark.parametrize("put_out_of_reach", WAYS_OUT_OF_REACH)
 def test_nobody_sees_a_face_after_its_owner_took_it_back(
-    judge: Person, annotator: Person
+    judge: Person, put_out_of_reach: Callable[[Face], None]
 ) -> None:
     client, person = judge
     taken_back, other = QueuedFaceFactory(), QueuedFaceFactory()
     claim, _ = claim_faces(person=person, count=2)
     assert claim.face_id == taken_back.pk
-    Photo.objects.filter(faces=taken_back).update(training_consent_at=None)
+    put_out_of_reach(taken_back)
 
     for name in ("face", "photo"):
         url = reverse(f"curation:{name}", args=[claim.pk])

@@ -14,8 +14,8 @@ from webapp.curation.order import ORDERS, Signals, uncertainty
 from webapp.curation.services.flags import retract_flag, submit_flag
 from webapp.curation.services.priority import chance_of, reorder_queue
 from webapp.curation.services.queue import enqueue_faces, fill_queue
-from webapp.curation.tests.factories import FaceFactory
-from webapp.photos.models import Face
+from webapp.curation.tests.factories import FaceFactory, let_expire
+from webapp.photos.models import Face, Photo
 
 pytestmark = pytest.mark.django_db
 
@@ -49,6 +49,15 @@ def test_flag_without_consent_asks_nobody_until_consent_comes() -> None:
 
     assert fill_queue() == 1
     assert QueueItem.objects.get().reason == "flag"
+
+
+def test_expired_photo_comes_to_no_queue_before_it_is_erased() -> None:
+    face = without_consent()
+    flag(face)
+    Photo.objects.update(training_consent_at=timezone.now())
+    let_expire(face)
+
+    assert fill_queue() == 0
 
 
 def test_flag_alone_decides_nothing() -> None:

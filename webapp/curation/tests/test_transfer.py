@@ -5,6 +5,7 @@ import io
 import json
 import uuid
 import zipfile
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -36,7 +37,12 @@ from webapp.curation.services.votes import (
     submit_correction,
     undo,
 )
-from webapp.curation.tests.factories import PersonFactory, QueuedFaceFactory
+from webapp.curation.tests.factories import (
+    WAYS_OUT_OF_REACH,
+    PersonFactory,
+    QueuedFaceFactory,
+)
+from webapp.photos.models import Face
 
 pytestmark = pytest.mark.django_db
 
@@ -158,9 +164,13 @@ def test_more_faces_than_a_query_takes_names_leave(
         assert len(list(unpacked(tmp_path).rglob("*.png"))) == 3
 
 
-def test_faces_without_consent_do_not_leave() -> None:
-    face = QueuedFaceFactory(photo__training_consent_at=None)
+@pytest.mark.parametrize("put_out_of_reach", WAYS_OUT_OF_REACH)
+def test_faces_without_consent_do_not_leave(
+    put_out_of_reach: Callable[[Face], None],
+) -> None:
+    face = QueuedFaceFactory()
     submit_flag(face=face, visitor_key="v" * 64, verdict="happy")
+    put_out_of_reach(face)
 
     assert list(export_rows()) == []
 

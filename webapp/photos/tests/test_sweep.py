@@ -139,11 +139,17 @@ def test_worker_goes_on_sweeping_whatever_happened_to_one_sweep(
     def fail() -> None:
         raise next(sweeps)
 
-    monkeypatch.setattr(processing, "sweep_photos", fail)
-    monkeypatch.setattr(tasks, "_SWEEP_EVERY_SECONDS", 0.0)
-
     with pytest.raises(SystemExit):
-        tasks._sweep_on()
+        tasks._go_on(fail, every_seconds=0.0)
+
+
+def test_worker_that_reads_erases_what_has_expired_without_the_beat() -> None:
+    PhotoFactory(expires_at=timezone.now() - timedelta(seconds=1))
+
+    for act, _ in tasks._KEPT_UP:
+        act()
+
+    assert not Photo.objects.exists()
 
 
 def test_expired_photo_is_erased_with_its_file() -> None:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from ml.labels import EMOTIONS
 from webapp.core.errors import DomainError
 from webapp.photos.models import Face, PhotoStatus
+from webapp.photos.selectors import training_allowed
 from webapp.photos.services.serving import NoModelServes, model_server
 from webapp.registry.models import ModelVersion
 from webapp.training.models import DriftReading, Split, TrainingRun
@@ -70,10 +71,10 @@ def measure_drift(*, day: date | None = None) -> DriftReading | None:
     starts_at = datetime.combine(day, time.min, UTC)
     rows = list(
         Face.objects.filter(
+            training_allowed("photo"),
             created_at__gte=starts_at,
             created_at__lt=starts_at + timedelta(days=1),
             photo__status=PhotoStatus.DONE,
-            photo__training_consent_at__isnull=False,
         )
         # Ids are random: the first ones are a sample.
         .order_by("pk")

@@ -25,6 +25,7 @@ from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.models import ConsensusState, Correction, Reason, Source
 from webapp.curation.services.queue import enqueue_faces
 from webapp.photos.models import Face, PhotoStatus, Prediction
+from webapp.photos.selectors import training_allowed
 from webapp.photos.services.serving import NoModelServes, model_server
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, read_model_file
@@ -172,9 +173,7 @@ def _unread(version: ModelVersion) -> QuerySet[Face]:
     """Faces that may be used and that the version has not read."""
     mine = Prediction.objects.filter(face=OuterRef("pk"), model_version=version)
     return Face.objects.filter(
-        ~Exists(mine),
-        photo__status=PhotoStatus.DONE,
-        photo__training_consent_at__isnull=False,
+        ~Exists(mine), training_allowed("photo"), photo__status=PhotoStatus.DONE
     )
 
 

@@ -22,6 +22,7 @@ from ml.labels import EMOTIONS
 from ml.manifest import InputSpec
 from webapp.curation.selectors import TrainingLabel, training_labels
 from webapp.photos.models import Face
+from webapp.photos.selectors import training_allowed
 from webapp.training.models import (
     DatasetSnapshot,
     GoneWhy,
@@ -133,9 +134,9 @@ def snapshot_is_intact(*, snapshot: DatasetSnapshot) -> bool:
 def usable_faces(*, snapshot: DatasetSnapshot, split: Split) -> list[SnapshotFace]:
     """The faces of one side that may still be used, in the order of their keys."""
     return list(
-        snapshot.faces.filter(
-            split=split, face__photo__training_consent_at__isnull=False
-        ).order_by("face_key")
+        snapshot.faces.filter(training_allowed("face__photo"), split=split).order_by(
+            "face_key"
+        )
     )
 
 

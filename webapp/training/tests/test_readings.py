@@ -15,7 +15,12 @@ from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.models import Consensus, Correction, QueueItem, Reason
 from webapp.curation.receipts import get_receipt, receipt_secret
 from webapp.curation.selectors import queue_figures
-from webapp.curation.tests.factories import FaceFactory, PersonFactory, ReadPhotoFactory
+from webapp.curation.tests.factories import (
+    FaceFactory,
+    PersonFactory,
+    ReadPhotoFactory,
+    let_expire,
+)
 from webapp.photos.models import Face, Photo, Prediction
 from webapp.photos.services.consent import set_consent
 from webapp.registry.models import ModelVersion
@@ -60,8 +65,9 @@ def test_shadow_reads_live_faces_and_differences_go_to_curation(
     shadow = readings.start_shadow(candidate=candidate, requested_by=admin)
     same = live_faces(labeller, 3, said=3)
     other = live_faces(labeller, 2, said=0)
-    kept_out = live_faces(labeller, 1, said=0)[0]
+    kept_out, expired = live_faces(labeller, 2, said=0)
     set_consent(photos=Photo.objects.filter(pk=kept_out.photo_id), train=False)
+    let_expire(expired)
 
     assert readings.read_shadows() == 5
     assert readings.read_shadows() == 0
@@ -282,6 +288,7 @@ def test_drift_warns_of_faces_that_are_not_like_those_trained_on(
     photo = ReadPhotoFactory(model_version=champion)
     for index in range(60):
         FaceFactory(photo=photo, index=index + 1)
+    let_expire(FaceFactory(photo__model_version=champion))
 
     reading = drift.measure_drift()
 

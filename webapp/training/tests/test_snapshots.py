@@ -8,6 +8,7 @@ from PIL import Image
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.curation.models import Consensus, GoldFace
+from webapp.curation.tests.factories import let_expire
 from webapp.photos.models import Photo
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo
@@ -41,7 +42,7 @@ def test_snapshot_holds_what_people_decided_and_nothing_else(
     labeller: Labeller,
 ) -> None:
     kept = labeller.face(Emotion.SAD)
-    for spoilt in ("gold", "open", "unclear", "withdrawn", "erased"):
+    for spoilt in ("gold", "open", "unclear", "withdrawn", "expired", "erased"):
         face = labeller.face(Emotion.HAPPY)
         if spoilt == "gold":
             GoldFace.objects.create(face=face, verdict="happy")
@@ -53,6 +54,8 @@ def test_snapshot_holds_what_people_decided_and_nothing_else(
             Consensus.objects.filter(face=face).update(verdict="unclear")
         elif spoilt == "withdrawn":
             set_consent(photos=Photo.objects.filter(pk=face.photo_id), train=False)
+        elif spoilt == "expired":
+            let_expire(face)
         else:
             delete_photo(photo=face.photo)
 
@@ -195,6 +198,20 @@ def test_erased_and_withdrawn_faces_are_marked_in_every_snapshot(
         assert not usable & {key, withdrawn.pk}
     third = build_snapshot(base=BASE)
     assert not third.faces.filter(face_key__in=[key, withdrawn.pk]).exists()
+
+
+def test_expired_face_is_not_used_before_it_is_erased(labeller: Labeller) -> None:
+    faces = labeller.faces(1)
+    snapshot = build_snapshot(base=BASE)
+    let_expire(faces[0])
+
+    usable = {
+        row.face_key
+        for split in Split
+        for row in usable_faces(snapshot=snapshot, split=split)
+    }
+
+    assert usable == {face.pk for face in faces[1:]}
 
 
 def test_consent_that_comes_back_brings_the_face_back(labeller: Labeller) -> None:
