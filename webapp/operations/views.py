@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
@@ -19,6 +18,7 @@ from webapp.operations.charts import hour_plot
 from webapp.operations.exposition import may_read, web_exposition
 from webapp.operations.health import check_all, overall
 from webapp.operations.hours import measure_drift
+from webapp.photos.consent import retention_words
 from webapp.registry.selectors import get_champion
 
 _STATUS: Final = {"ok": 200, "degraded": 200, "unavailable": 503}
@@ -89,6 +89,6 @@ def status(request: HttpRequest) -> HttpResponse:
             ),
         ],
         "entries": recent_entries(),
-        "retention_hours": settings.PHOTO_RETENTION_SECONDS // 3600,
+        "retention": retention_words(),
     }
     return render(request, "operations/status.html", context)

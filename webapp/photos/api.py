@@ -23,6 +23,7 @@ from webapp.core.api import ErrorSerializer, JSONParser, sentence_of
 from webapp.core.errors import DomainError, NotAllowed
 from webapp.core.rates import client_address
 from webapp.photos.access import photo_secret
+from webapp.photos.consent import TRAINING, retention_words
 from webapp.photos.models import Batch, Photo
 from webapp.photos.selectors import (
     get_batch,
@@ -61,10 +62,12 @@ _LISTED = 100
 
 class ConsentSerializer(serializers.Serializer[Any]):
     keep = serializers.BooleanField(
-        required=False, help_text="Keep the photo until it is deleted, not 24 hours."
+        required=False,
+        help_text=f"Keep the photo until it is deleted, not {retention_words()}.",
     )
     train = serializers.BooleanField(
-        required=False, help_text="Its faces may be used to train the model."
+        required=False,
+        help_text=f"Allow training: {TRAINING}. Taken back, it holds for nothing new.",
     )
 
 

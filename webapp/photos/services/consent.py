@@ -18,8 +18,8 @@ def set_consent(
 ) -> int:
     """Change what is allowed for some photos; None leaves it; how many changed.
 
-    Taking ``keep`` back starts the 24 hours anew, but not those of a photo that was
-    not kept. Taking ``train`` back excludes the faces from every later data set.
+    Taking ``keep`` back starts the time until a photo is erased, but not anew where it
+    was not kept. Taking ``train`` back excludes the faces from every later data set.
     """
     now = timezone.now()
     changes: dict[str, object] = {}

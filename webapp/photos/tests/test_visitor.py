@@ -103,6 +103,17 @@ class TestConsent:
         photo = Photo.objects.get()
         assert (photo.is_kept, photo.may_train) == (allowed, allowed)
 
+    def test_pages_that_ask_name_who_looks_and_for_how_long(
+        self, client: Client, champion: ModelVersion, settings: LazySettings
+    ) -> None:
+        settings.PHOTO_RETENTION_SECONDS = 7 * 24 * 3600
+
+        for url in ("/", "/camera/", done(client, keep="true")):
+            page = client.get(url).content.decode()
+            assert "the people who label here see the photo" in page
+            assert "after 7 days" in page
+            assert "24 hours" not in page
+
     def test_what_was_agreed_to_is_kept_with_the_photo(self, client: Client) -> None:
         photo = Photo.objects.get(pk=give(client, keep="true", train="true")["id"])
 

@@ -19,6 +19,7 @@ from rest_framework.renderers import JSONRenderer
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.core.errors import NotFound
+from webapp.photos import consent as consent_text
 from webapp.photos import rendering
 from webapp.photos.models import Photo
 from webapp.photos.selectors import (
@@ -170,6 +171,7 @@ def _render_result(
         "share_token": share_token,
         "links": 0 if share_token else open_links_to(photo=photo).count(),
         "share_days": SHARE_DAYS,
+        "consent": consent_text,
     }
     template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
     response = render(request, template, context)
