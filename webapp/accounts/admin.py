@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from axes.models import AccessAttempt, AccessLog
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group
@@ -72,6 +73,18 @@ class PersonAdmin(UserAdmin):
 def _record(request: HttpRequest, action: str, subject: str, **details: Any) -> None:
     assert isinstance(request.user, User)  # Nobody else comes as far.
     audit.record(actor=request.user, action=action, subject=subject, **details)
+
+
+@admin.register(AccessLog)
+class LogInAdmin(ReadOnlyAdmin):
+    list_display = ("attempt_time", "username", "ip_address", "path_info")
+    search_fields = ("username", "ip_address")
+
+
+@admin.register(AccessAttempt)
+class FailedLogInAdmin(ReadOnlyAdmin):
+    list_display = ("attempt_time", "username", "ip_address", "failures_since_start")
+    search_fields = ("username", "ip_address")
 
 
 @admin.register(AuditEntry)

@@ -18,6 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
+from webapp.accounts.log_ins import count_log_in
 from webapp.accounts.services import (
     accept_invitation,
     get_open_invitation,
@@ -35,6 +36,7 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     context: dict[str, Any] = {"invitation": opened, "name": ""}
     status = 200
     if request.method == "POST":
+        count_log_in(request)
         context["name"] = request.POST.get("username", "").strip()
         try:
             person = accept_invitation(
@@ -79,6 +81,10 @@ class PasswordView(SuccessMessageMixin, auth_views.PasswordChangeView):  # type:
     template_name = "accounts/password.html"
     success_url = reverse_lazy("accounts:password")
     success_message = "Your password is changed."
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        count_log_in(request)
+        return super().post(request, *args, **kwargs)
 
 
 def locked_out(

@@ -137,7 +137,7 @@ TEMPLATES = [
 # --- People -----------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
-    "axes.backends.AxesStandaloneBackend",
+    "webapp.accounts.log_ins.LogInBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
 AUTH_PASSWORD_VALIDATORS = [
@@ -157,7 +157,10 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 # The same address that rates are counted by: behind a proxy, not the proxy's own.
-AXES_CLIENT_IP_CALLABLE = "webapp.core.rates.client_address"
+AXES_CLIENT_IP_CALLABLE = "webapp.core.rates.log_in_address"
+AXES_HANDLER = "webapp.accounts.log_ins.LogInRecord"
+# Its own would let an admin delete what stands against them.
+AXES_ENABLE_ADMIN = False
 AXES_LOCKOUT_CALLABLE = "webapp.accounts.views.locked_out"
 
 # --- Database, files, broker, cache -------------------------------------------------
@@ -419,6 +422,10 @@ RATES = {
     ),
     "live": env.rates("MIEN_LIVE_RATE", "1200/minute"),
     "flag": env.rates("MIEN_FLAG_RATE", "60/minute;300/hour"),
+    # For an address alone, and all of an office may have one.
+    "login": env.rates(
+        "MIEN_LOGIN_RATE", "3000/minute" if DEMO else "30/minute;300/hour"
+    ),
 }
 
 # --- Photos -----------------------------------------------------------------------
