@@ -727,7 +727,8 @@ def test_script_in_every_text_field_is_shown_as_text(script: str) -> None:
     (claim,) = claim_faces(person=voter)
     submit_correction(person=voter, claim_id=claim.pk, verdict="sad", comment=clean)
     submit_flag(face=face, visitor_key="a" * 64, verdict="sad", comment=clean)
-    invite_person(role=Role.ANNOTATOR, note=clean, invited_by=voter)
+    inviter = PersonFactory(username="inviter", role=Role.ADMIN)
+    invite_person(role=Role.ANNOTATOR, note=clean, invited_by=inviter)
     version = ModelVersion.objects.get()
     ModelVersion.objects.filter(pk=version.pk).update(version=clean[:40])
 

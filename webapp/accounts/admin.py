@@ -11,6 +11,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 
 from webapp.accounts import audit
+from webapp.accounts.api_keys import take_right_to_train
 from webapp.accounts.models import AuditEntry, User
 from webapp.core.admin import ReadOnlyAdmin
 
@@ -66,7 +67,10 @@ class PersonAdmin(UserAdmin):
         if request.resolver_match and request.resolver_match.url_name == (
             "auth_user_password_change"
         ):
+            assert isinstance(request.user, User)
             _record(request, "set a password", obj.username)
+            # Whoever knew the old one may have made a key that outlives it.
+            take_right_to_train(person=obj, taken_by=request.user)
         return super().log_change(request, obj, message)
 
 

@@ -71,6 +71,11 @@ def create_api_key(
                     subject=name,
                     hint=row.hint,
                 )
+            else:
+                # What it is called is its person's own business.
+                audit.record(
+                    actor=person, action="made an API key", subject=person.username
+                )
     except IntegrityError as error:
         raise Conflict(
             f"You have a key named {name} already. Please choose another name.",
@@ -86,11 +91,33 @@ def api_keys_of(*, person: User) -> QuerySet[ApiKey]:
 
 def revoke_api_key(*, person: User, key_id: Any) -> None:
     """End a key at once; its photos are due for erasure. ``NotFound`` for another's."""
-    ended = (
-        api_keys_of(person=person).filter(pk=key_id).update(revoked_at=timezone.now())
-    )
-    if not ended:
+    keys = api_keys_of(person=person).filter(pk=key_id)
+    if not _revoke(keys, person=person, revoked_by=person):
         raise NotFound("You have no such key; it may have been revoked already.")
+
+
+def revoke_keys_of(*, person: User, revoked_by: User) -> int:
+    """End all keys of somebody, whose account may be closed; their photos are due for
+    erasure, kept ones too. How many keys; ``NotAllowed`` for who is no admin."""
+    if not has_role(revoked_by, Role.ADMIN):
+        raise NotAllowed("Only an admin may revoke the keys of somebody else.")
+    return _revoke(api_keys_of(person=person), person=person, revoked_by=revoked_by)
+
+
+@transaction.atomic
+def take_right_to_train(*, person: User, taken_by: User) -> None:
+    """Leave a person's keys open, and none of them with the right to train."""
+    rows = api_keys_of(person=person).select_for_update().filter(may_train=True)
+    names = [row.name for row in rows]
+    if not names:
+        return
+    api_keys_of(person=person).filter(may_train=True).update(may_train=False)
+    audit.record(
+        actor=taken_by,
+        action="took the right to train from API keys",
+        subject=person.username,
+        keys=names,
+    )
 
 
 def find_api_key(*, key: str) -> ApiKey | None:
@@ -110,6 +137,19 @@ def ended_visitor_keys() -> QuerySet[ApiKey, str]:
     """The owners that no key stands for any more: their photos are to be erased."""
     ended = Q(revoked_at__isnull=False) | Q(person__isnull=True)
     return ApiKey.objects.filter(ended).values_list("visitor_key", flat=True)
+
+
+@transaction.atomic
+def _revoke(keys: QuerySet[ApiKey], *, person: User, revoked_by: User) -> int:
+    count = keys.update(revoked_at=timezone.now())
+    if count:
+        audit.record(
+            actor=revoked_by,
+            action="revoked API keys",
+            subject=person.username,
+            count=count,
+        )
+    return count
 
 
 def _hash(text: str) -> str:

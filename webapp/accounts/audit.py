@@ -2,8 +2,10 @@
 
 The database itself refuses to change a row. It names people by name, not by a key, so
 that it outlives their accounts. Log-ins stand in django-axes' tables, promotions in
-the registry's, votes in curation's history; everything else that changes who may do
-what, or takes data out, is written here.
+the registry's, votes in curation's history; everything else that people do on the site
+and that changes who may do what, or takes labels out, is written here. What is done by
+the server's own commands, such as a backup, is not: whoever runs those owns the
+database.
 """
 
 from __future__ import annotations

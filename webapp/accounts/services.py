@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from webapp.accounts import audit
@@ -104,15 +105,24 @@ def invite_person(
     return invitation, secret
 
 
+def open_invitations() -> QuerySet[Invitation]:
+    """Those whose link makes an account, newest first. Whoever invited is an active
+    admin still: who is none any more must not come back by a link of their own."""
+    admins = User.objects.filter(
+        Q(role=Role.ADMIN) | Q(is_superuser=True), is_active=True
+    )
+    return Invitation.objects.filter(
+        used_at__isnull=True, expires_at__gt=timezone.now(), invited_by__in=admins
+    )
+
+
 def get_open_invitation(*, secret: str) -> Invitation:
     """The invitation that a link opens; ``NotFound`` where it opens none any more."""
-    invitation = Invitation.objects.filter(
-        secret_hash=_hash(secret), used_at__isnull=True, expires_at__gt=timezone.now()
-    ).first()
+    invitation = open_invitations().filter(secret_hash=_hash(secret)).first()
     if invitation is None:
         raise NotFound(
-            "This invitation has been used, withdrawn, or is older than a week. "
-            "Please ask for a new one."
+            "This invitation has been used or withdrawn, is older than a week, or "
+            "whoever made it may invite nobody any more. Please ask for a new one."
         )
     return invitation
 
@@ -157,8 +167,13 @@ def accept_invitation(*, secret: str, username: str, password: str) -> User:
     except IntegrityError as error:
         raise _name_taken(username) from error
     Invitation.objects.filter(pk=invitation.pk).update(accepted_by=person)
+    inviter = invitation.invited_by
     audit.record(
-        actor=person, action="joined", subject=person.username, role=person.role
+        actor=person,
+        action="joined",
+        subject=person.username,
+        role=person.role,
+        invited_by=inviter.username if inviter else "",
     )
     return person
 

@@ -23,11 +23,13 @@ from django.views.decorators.http import (
 
 from webapp.accounts import audit
 from webapp.accounts.access import role_required
+from webapp.accounts.api_keys import api_keys_of, revoke_keys_of
 from webapp.accounts.models import Invitation, Role, User
 from webapp.accounts.roles import has_role
 from webapp.accounts.services import (
     change_person,
     invite_person,
+    open_invitations,
     withdraw_invitation,
 )
 from webapp.core.errors import DomainError, NotFound
@@ -335,7 +337,7 @@ def people(request: HttpRequest) -> HttpResponse:
     context = {
         "page": page,
         "figures": selectors.people_figures(people=list(page.object_list)),
-        "invitations": Invitation.objects.filter(used_at__isnull=True),
+        "invitations": open_invitations().select_related("invited_by"),
         "roles": Role.values,
         "is_admin": has_role(request.user, Role.ADMIN),
         "tab": "people",
@@ -361,7 +363,7 @@ def me(request: HttpRequest) -> HttpResponse:
 @require_POST
 @role_required(Role.ADMIN)
 def change(request: HttpRequest, username: str) -> HttpResponse:
-    """Give a role, close or open an account, lift a pause."""
+    """Give a role, close or open an account, revoke its API keys, lift a pause."""
     subject, admin = _named(username), _person(request)
     try:
         action = request.POST.get("action", "")
@@ -370,6 +372,8 @@ def change(request: HttpRequest, username: str) -> HttpResponse:
         elif action in ("close", "open"):
             change_person(person=subject, changed_by=admin, is_active=action == "open")
             claims.give_back_claims(person=subject)
+        elif action == "revoke-keys":
+            revoke_keys_of(person=subject, revoked_by=admin)
         elif action in Role.values:
             change_person(person=subject, changed_by=admin, role=Role(action))
         else:
@@ -459,6 +463,7 @@ def _person_page(request: HttpRequest, subject: User) -> HttpResponse:
         "settled_until": selectors.told_until(person=_person(request)),
         "is_me": subject == request.user,
         "roles": Role.values,
+        "keys": api_keys_of(person=subject).count(),
         "is_admin": has_role(request.user, Role.ADMIN),
         "tab": "me" if subject == request.user else "people",
     }

@@ -18,6 +18,7 @@ from webapp.accounts.api_keys import (
     ended_visitor_keys,
     find_api_key,
     revoke_api_key,
+    revoke_keys_of,
 )
 from webapp.accounts.models import ApiKey, AuditEntry, Role, User
 from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
@@ -98,7 +99,7 @@ class TestMaking:
         row, _ = create_api_key(person=ada, name="nightly", may_train=True)
 
         assert (plain.may_train, row.may_train) == (False, True)
-        entry = AuditEntry.objects.get()
+        entry = AuditEntry.objects.get(action="made an API key that may train")
         assert (entry.actor, entry.subject) == ("ada", "nightly")
         assert entry.details == {"hint": row.hint}
 
@@ -127,6 +128,46 @@ class TestUsing:
 
         assert find_api_key(key=key) is None
         assert list(ended_visitor_keys()) == [row.visitor_key]
+
+    def test_making_and_revoking_are_written_down(self, ada: User) -> None:
+        row, _ = create_api_key(person=ada, name="booth")
+        revoke_api_key(person=ada, key_id=row.pk)
+
+        revoked, made = AuditEntry.objects.all()
+
+        assert (made.actor, made.action, made.subject) == (
+            "ada",
+            "made an API key",
+            "ada",
+        )
+        assert (revoked.actor, revoked.action, revoked.subject) == (
+            "ada",
+            "revoked API keys",
+            "ada",
+        )
+        assert (made.details, revoked.details) == ({}, {"count": 1})
+
+    def test_an_admin_ends_all_keys_of_an_account_be_it_closed(
+        self, ada: User, max_: User
+    ) -> None:
+        keys = [create_api_key(person=ada, name=name)[0] for name in ("one", "two")]
+        _, other = create_api_key(person=max_, name="mine")
+        User.objects.filter(pk=ada.pk).update(is_active=False)
+        with pytest.raises(NotAllowed):
+            revoke_keys_of(person=ada, revoked_by=max_)
+        max_.role = Role.ADMIN
+        max_.save()
+
+        assert revoke_keys_of(person=ada, revoked_by=max_) == 2
+
+        assert set(ended_visitor_keys()) == {key.visitor_key for key in keys}
+        assert find_api_key(key=other) is not None
+        entry = AuditEntry.objects.get(action="revoked API keys")
+        assert (entry.actor, entry.subject, entry.details) == (
+            "max",
+            "ada",
+            {"count": 2},
+        )
 
     def test_the_key_of_a_closed_account_opens_nothing(self, ada: User) -> None:
         _, key = create_api_key(person=ada, name="booth")

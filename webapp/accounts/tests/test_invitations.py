@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -14,6 +15,7 @@ from webapp.accounts.services import (
     accept_invitation,
     change_person,
     invite_person,
+    open_invitations,
     withdraw_invitation,
 )
 from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
@@ -72,6 +74,20 @@ def test_old_withdrawn_and_wrong_links_open_nothing(admin: User) -> None:
     for secret in (old, withdrawn, "guess"):
         with pytest.raises(NotFound, match="ask for a new one"):
             accept_invitation(secret=secret, username="eve", password=PASSWORD)
+
+
+@pytest.mark.parametrize("change", [{"is_active": False}, {"role": Role.ADJUDICATOR}])
+def test_who_is_no_admin_any_more_does_not_come_back_by_their_own_link(
+    admin: User, change: dict[str, Any]
+) -> None:
+    other = User.objects.create_user("other", role=Role.ADMIN)
+    secret = secret_for(other, Role.ADMIN)
+    change_person(person=other, changed_by=admin, **change)
+
+    with pytest.raises(NotFound, match="may invite nobody any more"):
+        accept_invitation(secret=secret, username="back", password=PASSWORD)
+
+    assert not open_invitations().exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from webapp.accounts import audit
+from webapp.accounts.api_keys import create_api_key, find_api_key
 from webapp.accounts.models import AuditEntry, Role, User
 from webapp.accounts.services import close_known_passwords, seed_demo_people
 from webapp.accounts.visitors import (
@@ -264,6 +265,26 @@ class TestDjangosAdmin:
         assert (set_.action, set_.subject) == ("set a password", "eva")
         eve.refresh_from_db()
         assert eve.check_password(words["password1"])
+
+    def test_new_password_takes_the_right_to_train_from_keys_made_before(
+        self, client: Client, admin: User
+    ) -> None:
+        bo = User.objects.create_user("bo", role=Role.ADMIN)
+        _, key = create_api_key(person=bo, name="nightly", may_train=True)
+        words = {"password1": "look twice at it", "password2": "look twice at it"}
+
+        client.post(
+            reverse("admin:auth_user_password_change", args=[bo.pk]),
+            words | {"usable_password": "true"},
+        )
+
+        row = find_api_key(key=key)
+        assert row is not None
+        assert not row.may_train
+        taken = audit.recent_entries()[0]
+        assert taken.action == "took the right to train from API keys"
+        assert (taken.actor, taken.subject) == ("max", "bo")
+        assert taken.details == {"keys": ["nightly"]}
 
     def test_a_name_of_dots_which_no_address_can_hold_is_refused(
         self, client: Client, admin: User

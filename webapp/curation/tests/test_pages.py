@@ -15,7 +15,9 @@ from django.urls import reverse
 from PIL import Image
 
 from tests.pictures import astronaut, encode
-from webapp.accounts.models import User
+from webapp.accounts.api_keys import create_api_key, ended_visitor_keys
+from webapp.accounts.models import Role, User
+from webapp.accounts.services import invite_person
 from webapp.curation.models import Claim, Consensus, Correction, GoldFace, Pause
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.flags import submit_flag
@@ -395,6 +397,35 @@ def test_admin_changes_roles_closes_accounts_and_lifts_pauses(admin: Person) -> 
     )
     me.refresh_from_db()
     assert me.is_active
+
+
+def test_admin_ends_the_keys_of_a_closed_account(admin: Person) -> None:
+    client, _ = admin
+    person = PersonFactory(is_active=False)
+    url = reverse("curation:person", args=[person.username])
+    assert "revoke-keys" not in client.get(url).content.decode()
+    row, _ = create_api_key(person=person, name="booth")
+    assert "Revoke 1 API key<" in client.get(url).content.decode()
+
+    answer = client.post(
+        reverse("curation:change-person", args=[person.username]),
+        {"action": "revoke-keys"},
+    )
+
+    assert answer.status_code == 303
+    assert list(ended_visitor_keys()) == [row.visitor_key]
+
+
+def test_open_invitations_tell_who_made_them(admin: Person) -> None:
+    client, me = admin
+    for note, by in (("mine", me), ("theirs", PersonFactory(username="closed"))):
+        invite_person(role=Role.ANNOTATOR, note=note, invited_by=by)
+
+    page = client.get(reverse("curation:people")).content.decode()
+
+    assert "for mine" in page
+    assert f"by {me.username}" in page
+    assert "for theirs" not in page
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "zip"])
