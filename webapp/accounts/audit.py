@@ -3,8 +3,8 @@
 The database itself refuses to change a row. It names people by name, not by a key, so
 that it outlives their accounts. Log-ins stand in django-axes' tables, promotions in
 the registry's, votes in curation's history; everything else that people do on the site
-and that changes who may do what, or takes labels out, is written here. What is done by
-the server's own commands, such as a backup, is not: whoever runs those owns the
+and that changes who may do what, or takes labels out, is written here. What the
+server's own commands take out, as a backup does, is not: whoever runs those owns the
 database.
 """
 
