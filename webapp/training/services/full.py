@@ -3,13 +3,14 @@ only a training worker ever loads this module."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from ml.checkpoint import CHECKPOINT_FILE, load_result
 from ml.data import FaceSet, Layout, load_split
@@ -17,19 +18,18 @@ from ml.duplicates import resembles
 from ml.export import ExportError, export_result, write_model
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
-from ml.manifest import read_model
+from ml.manifest import read_model, write_atomically
 from ml.models import ModelConfig
 from ml.train import train
 from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 from webapp.training.configs import FullConfig
 from webapp.training.errors import RunFailed, RunRefused
 from webapp.training.services.base import load_faces
+from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.job import Job
 
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
-
 _EMA_DECAY: Final = 0.999
+_FACES_FILE: Final = "curated.sha256"
 
 
 def load_folder(layout: Layout, start: EmotionClassifier) -> tuple[FaceSet, FaceSet]:
@@ -45,20 +45,18 @@ def fine_tune(
     layout: Layout,
     train_faces: FaceSet,
     validation: FaceSet,
-    crops: UInt8Array,
-    shares: Float32Array,
-    weights: Float32Array,
+    taught: CuratedFaces,
     run_dir: Path,
     version: str,
 ) -> tuple[EmotionClassifier, bytes]:
-    """Train from where ``run_dir`` holds a checkpoint, or from ``start``; the
-    candidate, loaded, and its file.
+    """Train from where ``run_dir`` holds a checkpoint that learned from the same
+    curated faces ``taught``, or from ``start``; the candidate, loaded, and its file.
 
-    ``crops`` (N, S, S, C), ``shares`` (N, 4) and ``weights`` (N,) are those of the
-    curated faces that train. Raises ``RunRefused``, ``RunFailed`` or ``Stopped``.
+    Raises ``RunRefused``, ``RunFailed`` or ``Stopped``.
     """
     settings = _train_config(job, config, start, train_faces)
-    curated = _curated(job, layout, start, train_faces, crops, shares, weights, config)
+    curated = _curated(job, layout, start, train_faces, taught, config)
+    _begin(job, run_dir, taught)
     done = _resumed(job, run_dir)
 
     def on_epoch(record: EpochRecord) -> None:
@@ -110,6 +108,20 @@ def fine_tune(
     return EmotionClassifier(manifest, data), data
 
 
+def _begin(job: Job, run_dir: Path, taught: CuratedFaces) -> None:
+    """Write down which curated faces train. A checkpoint that learned from others goes:
+    it knows a face that may not be used any more."""
+    keys = "\n".join(str(row.face_key) for row in taught.rows)
+    digest = hashlib.sha256(keys.encode()).hexdigest()
+    path = run_dir / _FACES_FILE
+    if path.exists() and path.read_text() != digest:
+        shutil.rmtree(run_dir)
+        job.keep_curves([])
+        job.say("A face is gone since: training begins anew without it.")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, digest.encode())
+
+
 def _resumed(job: Job, run_dir: Path) -> list[EpochRecord]:
     """The epochs that a checkpoint of this run holds."""
     if not (run_dir / CHECKPOINT_FILE).exists():
@@ -146,6 +158,9 @@ def _train_config(
         device="auto",
         precision="auto",
         loader_threads=0,
+        # Nobody's word is mixed in, whatever the shipped network was taught by.
+        teachers=(),
+        teacher_share=0.0,
     )
 
 
@@ -154,12 +169,11 @@ def _curated(
     layout: Layout,
     start: EmotionClassifier,
     train_faces: FaceSet,
-    crops: UInt8Array,
-    shares: Float32Array,
-    weights: Float32Array,
+    taught: CuratedFaces,
     config: FullConfig,
 ) -> FaceSet:
     """Curated faces as the folder's are, less those of validation and test."""
+    crops, shares = taught.crops, taught.shares
     keep = np.ones(len(crops), bool)
     if len(crops):
         for split in ("validation", "test"):
@@ -177,7 +191,7 @@ def _curated(
         crops=crops[keep],
         folder_labels=shares[keep].argmax(axis=1).astype(np.int64),
         targets=wide,
-        weights=(config.curated_weight * weights[keep]).astype(np.float32),
+        weights=(config.curated_weight * taught.weights[keep]).astype(np.float32),
     )
 
 

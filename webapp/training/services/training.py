@@ -116,9 +116,7 @@ def _run_full(
         layout,
         train_faces,
         validation,
-        taught.crops,
-        taught.shares,
-        taught.weights,
+        taught,
         run_dir(job.run),
         _version_name(job.run),
     )

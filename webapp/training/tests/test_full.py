@@ -17,8 +17,9 @@ from ml.data import load_split
 from ml.inference import EmotionClassifier
 from ml.manifest import InputSpec
 from ml.tests.faces import write_dataset
+from webapp.photos.services.erasure import delete_photo
 from webapp.registry.selectors import read_model_file
-from webapp.training.models import RunState, TrainingRun
+from webapp.training.models import RunState, Split, TrainingRun
 from webapp.training.services import base as bases
 from webapp.training.services import job as jobs
 from webapp.training.services import runs
@@ -59,6 +60,27 @@ def work(run: TrainingRun) -> TrainingRun:
     return run
 
 
+def die_after_an_epoch(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker dies once the first epoch is kept; the sweep queues it again."""
+    keep = jobs.Job.keep_curves
+
+    def die(self: jobs.Job, history: Any) -> None:
+        keep(self, history)
+        raise SystemExit
+
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.Job, "keep_curves", die)
+        with pytest.raises(SystemExit):
+            runs.run_claimed(run=claimed)
+    assert (run_dir(run) / CHECKPOINT_FILE).exists()
+    run.refresh_from_db()
+    assert (run.state, len(run.curves)) == (RunState.RUNNING, 1)
+    TrainingRun.objects.filter(pk=run.pk).update(lease_expires_at=run.queued_at)
+    runs.sweep_runs()
+
+
 def without_times(run: TrainingRun) -> tuple[Any, ...]:
     """What must be the same of two runs that did the same."""
     curves = [{**row, "duration_seconds": 0} for row in run.curves]
@@ -78,6 +100,10 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
     loaded = EmotionClassifier(*read_model_file(whole.candidate))
     champion = EmotionClassifier(*read_model_file(whole.parent))
     assert loaded.manifest.architecture == champion.manifest.architecture
+    # Nobody taught it, though the shipped network had teachers.
+    config = loaded.manifest.training["config"]
+    assert champion.manifest.training["config"]["teachers"]
+    assert (config["teachers"], config["teacher_share"]) == ([], 0.0)
     # Its answers are judged on the folder's validation faces and the curated ones.
     assert whole.snapshot is not None
     judging = sum(whole.snapshot.counts["evaluation"].values())
@@ -89,24 +115,8 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
 
     # The same again, but its worker dies after the first epoch.
     TrainingRun.objects.filter(pk=whole.pk).update(config={})
-    keep = jobs.Job.keep_curves
-
-    def die(self: jobs.Job, history: Any) -> None:
-        keep(self, history)
-        raise SystemExit
-
     broken = start()
-    claimed = runs.claim_run(run_id=broken.pk)
-    assert claimed is not None
-    with monkeypatch.context() as patched:
-        patched.setattr(jobs.Job, "keep_curves", die)
-        with pytest.raises(SystemExit):
-            runs.run_claimed(run=claimed)
-    assert (run_dir(broken) / CHECKPOINT_FILE).exists()
-    broken.refresh_from_db()
-    assert (broken.state, len(broken.curves)) == (RunState.RUNNING, 1)
-    TrainingRun.objects.filter(pk=broken.pk).update(lease_expires_at=broken.queued_at)
-    runs.sweep_runs()
+    die_after_an_epoch(broken, monkeypatch)
 
     work(broken)
 
@@ -121,6 +131,27 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
     head = head_run()
     assert head.state == RunState.DONE, head.message
     assert head.start == whole.candidate
+
+
+def test_full_run_begins_anew_where_a_face_is_gone_since_its_worker_died(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(2)
+    run = start()
+    die_after_an_epoch(run, monkeypatch)
+    assert run.snapshot is not None
+    learned = run.snapshot.faces.filter(split=Split.TRAIN).first()
+    assert learned is not None
+    assert learned.face is not None
+    delete_photo(photo=learned.face.photo)
+
+    work(run)
+
+    assert run.state == RunState.DONE, run.message
+    said = list(run.lines.values_list("text", flat=True))
+    assert "A face is gone since: training begins anew without it." in said
+    assert not any(text.startswith("Going on after") for text in said)
+    assert [row["epoch"] for row in run.curves] == [1, 2]
 
 
 def test_cancelled_full_run_ends_between_two_batches(
