@@ -6,12 +6,13 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import Error as DatabaseError
+from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q
 from django.utils import timezone
 
@@ -120,17 +121,17 @@ def cancel_run(*, run: TrainingRun, cancelled_by: User | None) -> bool:
     if cancelled_by is not None and not has_role(cancelled_by, Role.ADMIN):
         raise NotAllowed("Only an admin may cancel a run.")
     now = timezone.now()
-    waiting = TrainingRun.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
-        state=RunState.CANCELLED,
-        ended_at=now,
-        cancel_requested_at=now,
-        cancelled_by=cancelled_by,
-    )
-    if waiting:
+    with transaction.atomic():
+        # One step for both states: between two the sweep could move it past them.
+        wished = TrainingRun.objects.filter(pk=run.pk, state__in=UNFINISHED).update(
+            cancel_requested_at=now, cancelled_by=cancelled_by
+        )
+        waited = TrainingRun.objects.filter(
+            pk=run.pk, state=RunState.QUEUED, cancel_requested_at__isnull=False
+        ).update(state=RunState.CANCELLED, ended_at=now)
+    if waited:
         remove_run_dir(run)
-        return True
-    wished = TrainingRun.objects.filter(pk=run.pk, state=RunState.RUNNING)
-    return bool(wished.update(cancel_requested_at=now, cancelled_by=cancelled_by))
+    return bool(wished)
 
 
 def claim_run(*, run_id: uuid.UUID) -> TrainingRun | None:
@@ -197,7 +198,7 @@ def sweep_runs() -> int:
         state=RunState.RUNNING, lease_expires_at__lt=now
     )
     for run in stranded:
-        moved += _take_back(run)
+        moved += _take_back(run, now)
     waiting = TrainingRun.objects.filter(
         state=RunState.QUEUED, queued_at__lt=now - _MESSAGE_LOST_AFTER
     ).first()
@@ -272,30 +273,34 @@ def _end_cancelled(job: Job) -> None:
         remove_run_dir(job.run)
 
 
-def _take_back(run: TrainingRun) -> bool:
-    """End the lease of a dead worker."""
+def _take_back(run: TrainingRun, expired_at: datetime) -> bool:
+    """End the lease of a dead worker; False where it was renewed meanwhile."""
     dead = TrainingRun.objects.filter(
-        pk=run.pk, state=RunState.RUNNING, lease_token=run.lease_token
+        pk=run.pk,
+        state=RunState.RUNNING,
+        lease_token=run.lease_token,
+        lease_expires_at__lt=expired_at,
     )
     now = timezone.now()
     ended: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "stage": ""}
-    if run.cancel_requested_at is not None:
-        moved = dead.update(state=RunState.CANCELLED, ended_at=now, **ended)
-    elif run.attempts >= MAX_ATTEMPTS:
-        moved = dead.update(
-            state=RunState.FAILED,
-            message=(
-                f"The training worker died {run.attempts} times without getting any "
-                "further. Look at its log and at the memory of its host, then start "
-                "another run."
-            ),
-            ended_at=now,
-            **ended,
-        )
-    else:
-        moved = dead.update(state=RunState.QUEUED, queued_at=now, **ended)
-        if moved:
-            wake_trainer(run.pk)
-    if moved and (run.cancel_requested_at or run.attempts >= MAX_ATTEMPTS):
+    cancelled = dead.filter(cancel_requested_at__isnull=False).update(
+        state=RunState.CANCELLED, ended_at=now, **ended
+    )
+    unwished = dead.filter(cancel_requested_at__isnull=True)
+    failed = unwished.filter(attempts__gte=MAX_ATTEMPTS).update(
+        state=RunState.FAILED,
+        message=(
+            f"The training worker died {run.attempts} times without getting any "
+            "further. Look at its log and at the memory of its host, then start "
+            "another run."
+        ),
+        ended_at=now,
+        **ended,
+    )
+    if cancelled or failed:
         remove_run_dir(run)
-    return bool(moved)
+        return True
+    queued = unwished.update(state=RunState.QUEUED, queued_at=now, **ended)
+    if queued:
+        wake_trainer(run.pk)
+    return bool(queued)

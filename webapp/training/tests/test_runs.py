@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, InterfaceError, connection, transaction
 from django.utils import timezone
 
 from ml.inference import EmotionClassifier
@@ -32,6 +33,7 @@ from webapp.training.models import (
 )
 from webapp.training.services import judging, runs
 from webapp.training.services.curated import CuratedFaces
+from webapp.training.services.job import Job, lease_end
 from webapp.training.services.run_dirs import run_dir
 from webapp.training.services.snapshots import build_snapshot
 from webapp.training.tests.factories import Labeller, head_run
@@ -287,6 +289,102 @@ def test_cancelled_run_of_a_dead_worker_is_cancelled_by_the_sweep(
     run.refresh_from_db()
     assert run.state == RunState.CANCELLED
     assert not run_dir(run).exists(), "a cancelled run keeps its checkpoint"
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object], *, before: bool) -> Iterator[None]:
+    """Another process acts right before, or after, the first UPDATE of the block."""
+    waiting = [act]
+
+    def watch(execute: Any, sql: str, *rest: Any) -> Any:
+        now = waiting.pop() if waiting and sql.startswith("UPDATE") else None
+        if now and before:
+            now()
+        result = execute(sql, *rest)
+        if now and not before:
+            now()
+        return result
+
+    with connection.execute_wrapper(watch):
+        yield
+    assert not waiting
+
+
+def test_worker_that_renews_its_lease_during_the_sweep_keeps_its_run(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    dead(run)
+
+    def renew() -> None:
+        TrainingRun.objects.filter(pk=run.pk).update(lease_expires_at=lease_end())
+
+    with meanwhile(renew, before=True):
+        assert runs.sweep_runs() == 0
+
+    run.refresh_from_db()
+    assert (run.state, run.lease_token) == (RunState.RUNNING, claimed.lease_token)
+
+
+def test_run_that_is_cancelled_during_the_sweep_does_not_go_on(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    assert runs.claim_run(run_id=run.pk) is not None
+    dead(run)
+
+    def cancel() -> None:
+        assert runs.cancel_run(run=run, cancelled_by=None)
+
+    with meanwhile(cancel, before=True):
+        runs.sweep_runs()
+    assert runs.claim_run(run_id=run.pk) is None
+    runs.sweep_runs()
+
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+
+
+def test_run_that_the_sweep_moves_while_it_is_cancelled_does_not_go_on(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    assert runs.claim_run(run_id=run.pk) is not None
+    dead(run)
+
+    with meanwhile(runs.sweep_runs, before=False):
+        assert runs.cancel_run(run=run, cancelled_by=None)
+
+    run.refresh_from_db()
+    assert run.state == RunState.CANCELLED
+
+
+def test_run_whose_connection_to_the_database_broke_is_taken_up_again(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+
+    def broken(job: Job) -> None:
+        raise InterfaceError("connection already closed")
+
+    monkeypatch.setattr(runs, "train_and_judge", broken)
+    with pytest.raises(InterfaceError):
+        runs.run_claimed(run=claimed)
+
+    run.refresh_from_db()
+    assert run.state == RunState.RUNNING
+    dead(run)
+    runs.sweep_runs()
+    run.refresh_from_db()
+    assert run.state == RunState.QUEUED
 
 
 def test_face_erased_before_training_teaches_nothing(labeller: Labeller) -> None:
