@@ -164,7 +164,7 @@ class GateFacesView(AdminView):
 class VersionsView(AdminView):
     @extend_schema(
         operation_id="list_versions",
-        summary="All versions, the champion first",
+        summary="All versions, newest first",
         parameters=[_PAGE],
         responses={200: _list_of(shapes.VersionSerializer), **_READ},
     )
@@ -211,8 +211,8 @@ class PromoteView(AdminView):
         operation_id="promote_version",
         summary="Let a version serve",
         description=(
-            "In force in every worker from its next photo on. 422 where the gate did "
-            "not say promote and no reason is given."
+            "In force in every worker from its next photo on. 422 where a reason "
+            "is needed and none is given."
         ),
         request=shapes.PromotionRequestSerializer,
         responses={201: shapes.PromotionSerializer, 422: _ERROR, **_WRITE},

@@ -30,7 +30,7 @@ class RunFailed(DomainError):
 
 
 class ReasonNeeded(DomainError):
-    """The gate did not say promote: then a person must say why."""
+    """The gate's word is not enough: then a person must say why."""
 
     code = "reason_needed"
     http_status = 422

@@ -22,7 +22,6 @@ from webapp.training.models import (
     DatasetSnapshot,
     DriftReading,
     FaceComparison,
-    GateOutcome,
     RunState,
     Shadow,
     SnapshotFace,
@@ -175,18 +174,6 @@ def get_version(*, version: str) -> VersionRow:
 def promotions() -> QuerySet[Promotion]:
     """Who made which version champion, newest first."""
     return Promotion.objects.select_related("model_version", "previous", "promoted_by")
-
-
-def needs_reason(*, version: ModelVersion) -> bool:
-    """Whether somebody must say why, before this version may serve: the gate did not
-    say promote, or said so against another champion."""
-    run = TrainingRun.objects.filter(candidate=version).first()
-    champion = get_champion()
-    return (
-        run is None
-        or run.outcome != GateOutcome.PROMOTE
-        or (champion is not None and champion.pk != run.parent_id)
-    )
 
 
 def shadows() -> QuerySet[Shadow]:

@@ -17,11 +17,10 @@ from ml.labels import EMOTIONS
 from ml.manifest import ManifestError, ModelFileError, verify_model
 from webapp.core.errors import DomainError, NotFound
 from webapp.registry.models import ModelVersion
-from webapp.registry.selectors import get_champion, read_model_file
+from webapp.registry.selectors import read_model_file
 from webapp.training.models import (
     DatasetSnapshot,
     FaceComparison,
-    GateOutcome,
     Mode,
     Shadow,
     SnapshotFace,
@@ -34,7 +33,6 @@ from webapp.training.selectors import (
     all_runs,
     face_comparisons,
     get_version,
-    needs_reason,
     shadows,
     training_figures,
 )
@@ -241,23 +239,6 @@ def check_versions(rows: Sequence[VersionRow]) -> list[CheckedVersion]:
         )
         for row in rows
     ]
-
-
-def promotion_needs_reason(*, model_version: ModelVersion) -> str:
-    """Why a promotion must be explained by a person; empty where the gate's word is
-    enough. ``services.promotion`` asks the same when it is done."""
-    if not needs_reason(version=model_version):
-        return ""
-    run = all_runs().filter(candidate=model_version).first()
-    champion = get_champion()
-    if run is None:
-        return "The gate has not judged this version here."
-    if run.outcome != GateOutcome.PROMOTE:
-        return f"The gate said {run.outcome}."
-    serving = champion.version if champion else "none"
-    return (
-        f"The gate compared it with {run.parent.version}, but {serving} serves by now."
-    )
 
 
 # --- Schedule -----------------------------------------------------------------------

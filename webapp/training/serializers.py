@@ -209,7 +209,9 @@ class PromotionRequestSerializer(serializers.Serializer[Any]):
         required=False,
         allow_blank=True,
         max_length=MAX_PROMOTION_REASON_LENGTH,
-        help_text="Needed where the gate did not say promote.",
+        help_text="To promote, needed where the gate did not say promote, or said so "
+        "against another champion, and where the version learned from faces that may "
+        "not be used any more. To roll back, never needed.",
     )
     champion = serializers.CharField(
         help_text="The version that serves, as you know it: where another one does, "

@@ -25,6 +25,7 @@ def run_training(run_id: str) -> None:
 @shared_task
 def sweep_runs() -> None:
     runs.sweep_runs()
+    triggers.promote_what_was_missed()
 
 
 @shared_task

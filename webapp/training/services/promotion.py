@@ -15,6 +15,7 @@ from webapp.registry.selectors import get_champion, read_model_file
 from webapp.registry.services import promote_model_version
 from webapp.training.errors import ReasonNeeded
 from webapp.training.models import GateOutcome, TrainingRun
+from webapp.training.services.lineage import versions_with_gone_faces
 
 MAX_REASON_LENGTH: Final = 1000
 
@@ -50,6 +51,32 @@ def given_reason(text: str) -> str:
     return text.strip()[:MAX_REASON_LENGTH] if can_be_read else ""
 
 
+def why_reason_is_needed(
+    version: ModelVersion, run: TrainingRun | None, champion: ModelVersion | None
+) -> str:
+    """Why a person must say why a version should serve; empty where the gate's word is
+    enough. ``run`` is the one that made it, ``champion`` the version it would follow.
+    """
+    if run is None:
+        return f"The gate has not judged version {version.version} here."
+    if run.outcome != GateOutcome.PROMOTE:
+        findings: list[dict[str, str]] = run.decision.get("findings", [])
+        first = findings[0]["reason"] if findings else ""
+        word = "is undecided" if run.outcome == GateOutcome.HOLD else "rejects it"
+        return f"The gate {word}. {first}".strip()
+    if champion is not None and champion.pk != run.parent_id:
+        return (
+            f"The gate compared version {version.version} with {run.parent.version}, "
+            f"but {champion.version} serves by now: train again."
+        )
+    if gone := versions_with_gone_faces().get(version.pk):
+        return (
+            f"Of the faces that version {version.version} learned from, {gone} may not "
+            "be used any more: retrain without them."
+        )
+    return ""
+
+
 def promote_version(
     *,
     model_version: ModelVersion,
@@ -66,7 +93,7 @@ def promote_version(
 
     Raises:
         NotAllowed: ``promoted_by`` is no admin.
-        ReasonNeeded: The gate did not say promote, and no reason is given.
+        ReasonNeeded: No reason is given, and ``why_reason_is_needed``.
         Conflict: It serves already, its file does not load, or another version has
             become champion meanwhile.
     """
@@ -76,7 +103,10 @@ def promote_version(
     expected = expected_champion or get_champion()
     if not reason:
         run = TrainingRun.objects.filter(candidate=model_version).first()
-        reason = _own_reason(model_version, run, expected)
+        if why := why_reason_is_needed(model_version, run, expected):
+            raise ReasonNeeded(f"{why} Please say why it should serve nevertheless.")
+        assert run is not None
+        reason = f"The gate said promote (run {run.number})."
     _check_loads(model_version)
     promotion = promote_model_version(
         model_version=model_version,
@@ -138,33 +168,6 @@ def version_before() -> ModelVersion | None:
         else:
             pile.append(version)
     return pile[-2] if len(pile) > 1 else None
-
-
-def _own_reason(
-    model_version: ModelVersion,
-    run: TrainingRun | None,
-    champion: ModelVersion | None,
-) -> str:
-    """What stands as the reason where the gate is reason enough."""
-    if run is None:
-        raise ReasonNeeded(
-            f"Version {model_version.version} was not judged by the gate here. Please "
-            "say why it should serve."
-        )
-    if run.outcome != GateOutcome.PROMOTE:
-        findings: list[dict[str, str]] = run.decision.get("findings", [])
-        first = findings[0]["reason"] if findings else ""
-        raise ReasonNeeded(
-            f"The gate said {run.outcome}: {first} Please say why it should serve "
-            "nevertheless."
-        )
-    if champion is not None and champion.pk != run.parent_id:
-        raise Conflict(
-            f"The gate compared version {model_version.version} with "
-            f"{run.parent.version}, but {champion.version} serves by now. Train again, "
-            "or say why it should serve nevertheless."
-        )
-    return f"The gate said promote (run {run.number})."
 
 
 def _check_loads(model_version: ModelVersion) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import DomainError, NotAllowed
 from webapp.curation.selectors import count_new_labels
+from webapp.registry.models import Promotion
+from webapp.registry.selectors import get_champion
 from webapp.training.errors import AlreadyRunning, NothingNew, RunRefused
 from webapp.training.models import (
     UNFINISHED,
@@ -26,13 +29,15 @@ from webapp.training.models import (
     TrainingRun,
     Trigger,
 )
-from webapp.training.services.promotion import promote_version
+from webapp.training.services.promotion import promote_version, why_reason_is_needed
 from webapp.training.services.runs import request_run
 
 SCHEDULE_NAME: Final = "retrain-on-schedule"
 SCHEDULE_TASK: Final = "webapp.training.tasks.train_on_schedule"
 EVERY_HOURS: Final = (1, 2, 3, 4, 6, 8, 12, 24)
 """What divides a day: each day is then like the other."""
+
+_MISSED_WITHIN: Final = timedelta(days=1)
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +160,9 @@ def after_run(*, run_id: uuid.UUID) -> None:
     )
     if run is None or run.candidate is None:
         return
+    if why := why_reason_is_needed(run.candidate, run, get_champion()):
+        logger.warning("run %s is not promoted: %s", run.number, why)
+        return
     try:
         promote_version(
             model_version=run.candidate,
@@ -164,6 +172,30 @@ def after_run(*, run_id: uuid.UUID) -> None:
         )
     except DomainError as error:
         logger.warning("run %s is not promoted: %s", run.number, error)
+
+
+def promote_what_was_missed() -> None:
+    """``after_run`` for the newest run, where its worker died before it came to that.
+
+    A version that was ever promoted is left alone: whoever rolled it back meant it.
+    So is one of an earlier day, which was left to an admin.
+    """
+    if not settings.AUTO_PROMOTE:
+        return
+    run = (
+        TrainingRun.objects.select_related("candidate", "parent")
+        .filter(state=RunState.DONE)
+        .order_by("-number")
+        .first()
+    )
+    if run is None or run.candidate is None or run.ended_at is None:
+        return
+    if run.ended_at < timezone.now() - _MISSED_WITHIN:
+        return
+    if Promotion.objects.filter(model_version=run.candidate).exists():
+        return
+    if not why_reason_is_needed(run.candidate, run, get_champion()):
+        after_run(run_id=run.pk)
 
 
 def _request(trigger: Trigger) -> TrainingRun | None:

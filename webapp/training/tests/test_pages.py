@@ -324,7 +324,7 @@ def test_promotion_against_the_gate_needs_a_reason(
 ) -> None:
     TrainingRun.objects.filter(pk=run.pk).update(outcome="hold")
     address = reverse("training:promote", args=[candidate(run).version])
-    assert "The gate said hold." in words(page.get(address))
+    assert "The gate is undecided." in words(page.get(address))
 
     refused = page.post(address, {"champion": "tiny-1", "reason": " "})
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -14,19 +15,20 @@ from tests.models import write_tiny_model
 from webapp.accounts.models import Role, User
 from webapp.core.errors import Conflict, NotAllowed
 from webapp.curation.tests.factories import PersonFactory
+from webapp.photos.services.erasure import delete_photo
 from webapp.photos.services.serving import ModelServer
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion
 from webapp.registry.services import register_model_version
 from webapp.training.errors import NothingNew, ReasonNeeded
-from webapp.training.models import GateOutcome, TrainingRun
-from webapp.training.selectors import needs_reason
+from webapp.training.models import GateOutcome, SnapshotFace, Split, TrainingRun
 from webapp.training.services.promotion import (
     promote_version,
     roll_back,
     version_before,
 )
 from webapp.training.services.triggers import after_run
+from webapp.training.tasks import sweep_runs
 from webapp.training.tests.factories import Labeller, head_run
 
 pytestmark = pytest.mark.django_db
@@ -48,8 +50,6 @@ def run(labeller: Labeller) -> TrainingRun:
 def test_what_the_gate_lets_through_needs_no_reason(
     run: TrainingRun, admin: User
 ) -> None:
-    assert not needs_reason(version=candidate_of(run))
-
     promotion = promote_version(model_version=candidate_of(run), promoted_by=admin)
 
     assert get_champion() == candidate_of(run)
@@ -58,17 +58,17 @@ def test_what_the_gate_lets_through_needs_no_reason(
     assert promotion.reason == "The gate said promote (run 1)."
 
 
-@pytest.mark.parametrize("outcome", ["hold", "reject"])
+@pytest.mark.parametrize(
+    ("outcome", "said"), [("hold", "is undecided"), ("reject", "rejects it")]
+)
 def test_what_the_gate_does_not_let_through_needs_one(
-    run: TrainingRun, admin: User, outcome: str
+    run: TrainingRun, admin: User, outcome: str, said: str
 ) -> None:
     TrainingRun.objects.filter(pk=run.pk).update(
         outcome=outcome, decision={"findings": [{"reason": "Worse: much."}]}
     )
-    assert needs_reason(version=candidate_of(run))
-
     for empty in ("", "   ", "\x00", "\u200b\u00ad \ufe0f", "\u3164", "\u2800\n"):
-        with pytest.raises(ReasonNeeded, match=f"said {outcome}: Worse: much"):
+        with pytest.raises(ReasonNeeded, match=f"gate {said}. Worse: much"):
             promote_version(
                 model_version=candidate_of(run), promoted_by=admin, reason=empty
             )
@@ -92,12 +92,11 @@ def test_gates_word_holds_against_the_champion_that_it_compared_with(
     run: TrainingRun, admin: User, tmp_path: Path
 ) -> None:
     other = register_model_version(path=write_tiny_model(tmp_path, "other"))
-    with pytest.raises(ReasonNeeded, match="was not judged"):
+    with pytest.raises(ReasonNeeded, match="has not judged version other"):
         promote_version(model_version=other, promoted_by=admin)
     promote_version(model_version=other, promoted_by=admin, reason="a trial")
 
-    assert needs_reason(version=candidate_of(run))
-    with pytest.raises(Conflict, match="but other serves by now"):
+    with pytest.raises(ReasonNeeded, match="but other serves by now"):
         promote_version(model_version=candidate_of(run), promoted_by=admin)
     promote_version(model_version=candidate_of(run), promoted_by=admin, reason="Yes.")
     assert get_champion() == candidate_of(run)
@@ -108,7 +107,7 @@ def test_training_again_is_possible_where_another_candidate_was_promoted_meanwhi
 ) -> None:
     sibling = head_run(config={"curated_weight": 2})
     promote_version(model_version=candidate_of(sibling), promoted_by=admin, reason="y")
-    with pytest.raises(Conflict, match="Train again"):
+    with pytest.raises(ReasonNeeded, match="train again"):
         promote_version(model_version=candidate_of(run), promoted_by=admin)
     with pytest.raises(NothingNew, match=f"since run {sibling.number}"):
         head_run(config=sibling.config)
@@ -247,6 +246,57 @@ def test_automatic_promotion_leaves_what_the_gate_holds(
     after_run(run_id=run.pk)
 
     assert get_champion() == run.parent
+
+
+def test_automatic_promotion_that_a_dead_worker_missed_is_made_up_for_once(
+    run: TrainingRun, settings: LazySettings, admin: User
+) -> None:
+    sweep_runs()
+    assert get_champion() == run.parent
+
+    settings.AUTO_PROMOTE = True
+    sweep_runs()
+    assert get_champion() == run.candidate
+
+    roll_back(rolled_back_by=admin)
+    sweep_runs()
+    assert get_champion() == run.parent
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"outcome": "hold"}, {"ended_at": timezone.now() - timedelta(days=2)}],
+)
+def test_sweep_leaves_what_was_never_to_be_promoted_by_itself(
+    run: TrainingRun, settings: LazySettings, change: dict[str, Any]
+) -> None:
+    settings.AUTO_PROMOTE = True
+    TrainingRun.objects.filter(pk=run.pk).update(**change)
+
+    sweep_runs()
+
+    assert get_champion() == run.parent
+
+
+def test_what_learned_from_a_face_that_is_gone_serves_only_with_a_reason(
+    run: TrainingRun, settings: LazySettings, admin: User
+) -> None:
+    settings.AUTO_PROMOTE = True
+    learned = SnapshotFace.objects.filter(split=Split.TRAIN).first()
+    assert learned is not None
+    assert learned.face is not None
+    delete_photo(photo=learned.face.photo)
+
+    after_run(run_id=run.pk)
+    sweep_runs()
+    assert get_champion() == run.parent
+    with pytest.raises(ReasonNeeded, match="learned from, 1 may not be used"):
+        promote_version(model_version=candidate_of(run), promoted_by=admin)
+
+    promote_version(
+        model_version=candidate_of(run), promoted_by=admin, reason="for a day"
+    )
+    assert get_champion() == run.candidate
 
 
 @pytest.mark.django_db(transaction=True)

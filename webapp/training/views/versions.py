@@ -22,7 +22,6 @@ from webapp.registry.selectors import get_champion, read_model_file
 from webapp.training import selectors
 from webapp.training import selectors_pages as pages
 from webapp.training.cards import model_card
-from webapp.training.errors import ReasonNeeded
 from webapp.training.services import acts, promotion
 from webapp.training.services.versions import compare_versions
 from webapp.training.views.common import (
@@ -107,7 +106,7 @@ def promote(request: HttpRequest, version: str) -> HttpResponse:
     """Ask, then do. The form names the champion that was looked at: where another
     one serves by then, nothing happens."""
     found = selectors.get_version(version=version)
-    shown = found.version
+    shown, champion = found.version, get_champion()
     reason = request.POST.get("reason", "")
     error, status = "", 200
     if request.method == "POST":
@@ -120,8 +119,10 @@ def promote(request: HttpRequest, version: str) -> HttpResponse:
     context = {
         "version": shown,
         "run": found.run,
-        "champion": get_champion(),
-        "needs_reason": pages.promotion_needs_reason(model_version=shown),
+        "champion": champion,
+        "why_reason_is_needed": promotion.why_reason_is_needed(
+            shown, found.run, champion
+        ),
         "reason": reason,
         "error": error,
         "max_reason_length": promotion.MAX_REASON_LENGTH,
@@ -130,15 +131,11 @@ def promote(request: HttpRequest, version: str) -> HttpResponse:
 
 
 def _promote(request: HttpRequest, shown: ModelVersion, reason: str) -> None:
-    expected = _looked_at(request)
-    needed = pages.promotion_needs_reason(model_version=shown)
-    if needed and not promotion.given_reason(reason):
-        raise ReasonNeeded(f"{needed} Please say why it should serve nevertheless.")
     promotion.promote_version(
         model_version=shown,
         promoted_by=person_of(request),
         reason=reason,
-        expected_champion=expected,
+        expected_champion=_looked_at(request),
     )
     messages.success(
         request, f"Version {shown.version} serves now, from the next photo on."
