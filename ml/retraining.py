@@ -150,6 +150,15 @@ def load_retraining(
     )
 
 
+def shipped_features_fit(manifest: ModelManifest) -> bool:
+    """Whether the shipped features are those of this model; cheap."""
+    try:
+        with np.load(SHIPPED_RETRAINING, allow_pickle=False) as arrays:
+            return str(arrays["model_sha256"]) == manifest.sha256
+    except Exception:  # Zip, NumPy and the disk raise what they like.
+        return False
+
+
 def refit_head(
     features: Float32Array,
     targets: Float32Array,

@@ -33,9 +33,9 @@ from ml.retraining import (
 from webapp.accounts.models import Role
 from webapp.curation.tests.factories import PersonFactory
 from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import features_name
 from webapp.registry.services import register_model_version, register_shipped_model
 from webapp.training.models import DatasetSnapshot, SnapshotFace, Split
-from webapp.training.services.base import features_name
 from webapp.training.tests.factories import Labeller
 
 FACES: Final = 1000

@@ -20,6 +20,11 @@ def is_champion(model_version: ModelVersion) -> bool:
     return ModelVersion.objects.filter(pk=model_version.pk, is_champion=True).exists()
 
 
+def features_name(sha256: str) -> str:
+    """Where the features of a network lie in the storage, by its file's SHA-256."""
+    return f"models/{sha256}.npz"
+
+
 def read_model_file(model_version: ModelVersion) -> tuple[ModelManifest, bytes]:
     """Manifest and ONNX bytes, unverified: the loader checks one against the other.
 

@@ -13,9 +13,11 @@ from django.db.models import Max
 
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.manifest import ModelFileError, load_manifest, read_model
+from ml.retraining import SHIPPED_RETRAINING, shipped_features_fit
 from webapp.accounts.models import User
 from webapp.core.errors import Conflict
 from webapp.registry.models import ModelVersion, Promotion
+from webapp.registry.selectors import features_name
 
 
 def register_model_version(
@@ -94,6 +96,15 @@ def promote_model_version(
     return promotion
 
 
+def _keep_shipped_features() -> None:
+    """Beside the model's file: the next release ships those of another network, and
+    versions that go on from this one still need them."""
+    manifest = load_manifest(SHIPPED_MODEL)
+    name = features_name(manifest.sha256)
+    if shipped_features_fit(manifest) and not default_storage.exists(name):
+        default_storage.save(name, ContentFile(SHIPPED_RETRAINING.read_bytes()))
+
+
 @transaction.atomic
 def register_shipped_model() -> ModelVersion:
     """Enter the model that ships with the code.
@@ -103,6 +114,7 @@ def register_shipped_model() -> ModelVersion:
     """
     known = set(ModelVersion.objects.values_list("pk", flat=True))
     model_version = register_model_version(path=SHIPPED_MODEL, shipped=True)
+    _keep_shipped_features()
     champion = ModelVersion.objects.filter(is_champion=True).first()
     is_new = model_version.pk not in known
     if champion is None or (champion.shipped and is_new):

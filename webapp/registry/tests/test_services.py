@@ -10,9 +10,14 @@ from django.db import IntegrityError, connection, transaction
 
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError, load_manifest, manifest_path
+from ml.retraining import SHIPPED_RETRAINING
 from tests.models import write_tiny_model
 from webapp.registry.models import ModelVersion, Promotion
-from webapp.registry.selectors import get_champion, read_model_file
+from webapp.registry.selectors import (
+    features_name,
+    get_champion,
+    read_model_file,
+)
 from webapp.registry.services import (
     promote_model_version,
     register_model_version,
@@ -147,6 +152,18 @@ def test_shipped_model_becomes_champion_of_an_empty_site() -> None:
 
     assert get_champion() == version
     assert version.version == load_manifest(SHIPPED_MODEL).version
+
+
+def test_features_of_the_shipped_model_outlive_its_release() -> None:
+    """The next one ships those of another network."""
+    for _ in range(2):
+        version = register_shipped_model()
+
+    name = features_name(version.sha256)
+    with default_storage.open(name, "rb") as handle:
+        assert handle.read() == SHIPPED_RETRAINING.read_bytes()
+    _, kept = default_storage.listdir("models")
+    assert {f"models/{one}" for one in kept} == {version.file_name, name}
 
 
 def test_starting_again_does_not_undo_a_rollback(tmp_path: Path) -> None:

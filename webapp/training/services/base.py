@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from ml.retraining import (
     save_retraining,
 )
 from webapp.registry.models import ModelVersion
-from webapp.registry.selectors import read_model_file
+from webapp.registry.selectors import features_name, read_model_file
 from webapp.training.errors import RunFailed, RunRefused
 
 _NO_FOLDER: Final = (
@@ -51,11 +52,6 @@ def body_sha256(manifest: ModelManifest) -> str:
     return str(manifest.training.get("body_sha256") or manifest.sha256)
 
 
-def features_name(sha256: str) -> str:
-    """Where the features of a body lie in the storage."""
-    return f"models/{sha256}.npz"
-
-
 def load_version(model_version: ModelVersion) -> tuple[EmotionClassifier, bytes]:
     """A registered version, verified and loaded, and its file. Raises ``RunFailed``."""
     try:
@@ -68,10 +64,10 @@ def load_version(model_version: ModelVersion) -> tuple[EmotionClassifier, bytes]
         ) from error
 
 
-def load_base_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
+def kept_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
     """Features that fit a version's body, and the SHA-256 of the file they are from.
 
-    Raises ``RunRefused`` where there are none and no data folder to read them from.
+    Raises ``RunRefused`` where there are none, ``RunFailed`` where they are damaged.
     """
     manifest = classifier.manifest
     name = features_name(body_sha256(manifest))
@@ -84,26 +80,40 @@ def load_base_features(classifier: EmotionClassifier) -> tuple[RetrainingData, s
             hashlib.sha256(SHIPPED_RETRAINING.read_bytes()).hexdigest(),
         )
     except RetrainingError as error:
+        raise RunRefused(
+            f"There are no features of version {manifest.version} to learn from and to "
+            f"judge by ({error}). Set FER_DATASET_DIR to the folder of the data set "
+            "where the training worker runs, and start a head run: it reads them from "
+            "there, and keeps them."
+        ) from error
+
+
+def load_base_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
+    """The same; where none are kept, they are read from the data folder, which takes
+    minutes: for a training worker alone."""
+    try:
+        return kept_features(classifier)
+    except RunRefused:
         layout = data_folder()
         if layout is None:
-            raise RunRefused(
-                f"There are no features of version {manifest.version} to refit its "
-                f"head on ({error}). Set FER_DATASET_DIR to the folder of the data "
-                "set, and they are read from it."
-            ) from error
-        train, validation = load_faces(layout, manifest)
-        return _parse(manifest, keep_features(classifier, train, validation))
+            raise
+    train, validation = load_faces(layout, classifier.manifest)
+    return _parse(classifier.manifest, keep_features(classifier, train, validation))
 
 
 def keep_features(
     classifier: EmotionClassifier, train: FaceSet, validation: FaceSet
 ) -> bytes:
     """Collect features of a body and keep them beside its file; what was written."""
+    # A refitted head gives what its body gives, and its siblings ask for the body's.
+    body = body_sha256(classifier.manifest)
+    collected = replace(collect(classifier, train, validation), model_sha256=body)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npz"
-        save_retraining(path, collect(classifier, train, validation))
+        save_retraining(path, collected)
         data = path.read_bytes()
-    default_storage.save(features_name(classifier.manifest.sha256), ContentFile(data))
+    if not default_storage.exists(features_name(body)):
+        default_storage.save(features_name(body), ContentFile(data))
     return data
 
 

@@ -21,7 +21,7 @@ from webapp.photos.selectors import training_allowed
 from webapp.photos.services.serving import NoModelServes, model_server
 from webapp.registry.models import ModelVersion
 from webapp.training.models import DriftReading, Split, TrainingRun
-from webapp.training.services.base import load_base_features
+from webapp.training.services.base import kept_features
 from webapp.training.services.comparing import probabilities
 from webapp.training.services.snapshots import read_crops
 
@@ -64,7 +64,7 @@ def measure_drift(*, day: date | None = None) -> DriftReading | None:
     day = day or timezone.now().date()
     try:
         serving = model_server.champion()
-        data, _ = load_base_features(serving.classifier)
+        data, _ = kept_features(serving.classifier)
     except (NoModelServes, DomainError) as error:
         logger.info("no drift is measured: %s", error)
         return None

@@ -10,22 +10,25 @@ from typing import Any, Final
 
 import numpy as np
 from django.core.cache import cache
+from django.core.files.storage import default_storage
 from redis.exceptions import RedisError
 
+from ml.gate import GateRules
 from ml.inference import EmotionClassifier
 from ml.manifest import ModelFileError
 from webapp.core.errors import DomainError
 from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import features_name
 from webapp.training.errors import CannotCompare
 from webapp.training.models import DatasetSnapshot, SnapshotFace, Split
 from webapp.training.services.base import (
     body_sha256,
-    load_base_features,
+    kept_features,
     load_version,
 )
 from webapp.training.services.comparing import JudgedFaces, compare
 from webapp.training.services.curated import read_curated
-from webapp.training.services.snapshots import usable_faces
+from webapp.training.services.snapshots import EVALUATION_SHARE, usable_faces
 
 _KEPT_SECONDS: Final = 7 * 24 * 3600
 
@@ -69,9 +72,21 @@ def compare_versions(*, left: ModelVersion, right: ModelVersion) -> Comparison:
 
 def _key(left: ModelVersion, right: ModelVersion, rows: Sequence[SnapshotFace]) -> str:
     """Everything that the answer depends on."""
-    parts = [str(left.pk), left.sha256, str(right.pk), right.sha256]
+    rules = GateRules(judging_share=EVALUATION_SHARE)
+    parts = [repr(rules), str(left.pk), left.sha256, str(right.pk), right.sha256]
+    parts += [_features_sha256(version) for version in (left, right)]
     parts += [f"{row.face_key} {row.label}" for row in rows]
     return "comparison:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _features_sha256(version: ModelVersion) -> str:
+    """Of the kept features of a version's body; empty where there are none."""
+    body = version.manifest.get("training", {}).get("body_sha256") or version.sha256
+    name = features_name(body)
+    if not default_storage.exists(name):
+        return ""
+    with default_storage.open(name, "rb") as handle:
+        return hashlib.sha256(handle.read()).hexdigest()
 
 
 def _compared(
@@ -101,8 +116,8 @@ def _compared(
 def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
     """The base's evaluation faces, as the body of each sees them."""
     try:
-        data, _ = load_base_features(left)
-        other, _ = load_base_features(right)
+        data, _ = kept_features(left)
+        other, _ = kept_features(right)
     except DomainError as error:
         raise CannotCompare(str(error)) from error
     if not np.array_equal(data.evaluation_labels, other.evaluation_labels):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from django.conf import LazySettings
 from django.core.files.storage import default_storage
 
+from ml.tests.faces import write_dataset
+from tests.models import write_tiny_model
 from webapp.photos.models import Photo
 from webapp.registry.models import ModelVersion
-from webapp.training.errors import RunFailed
+from webapp.registry.selectors import features_name
+from webapp.registry.services import register_model_version
+from webapp.training.errors import CannotCompare, RunFailed
 from webapp.training.models import DatasetSnapshot, Split
+from webapp.training.services import versions
 from webapp.training.services.snapshots import usable_faces
 from webapp.training.services.versions import compare_versions
 from webapp.training.tests.factories import Labeller, head_run
@@ -32,6 +40,35 @@ def test_comparison_is_kept_until_its_faces_change(
     Photo.objects.filter(pk=held[0].photo_key).update(training_consent_at=None)
     with pytest.raises(RunFailed, match="cannot be loaded"):
         compare_versions(left=champion, right=candidate)
+
+
+def test_comparison_is_made_anew_under_other_rules_and_on_other_features(
+    champion: ModelVersion, labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(5)
+    candidate = head_run().candidate
+    assert candidate is not None
+    compare_versions(left=champion, right=candidate)
+    default_storage.delete(candidate.file_name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(versions, "EVALUATION_SHARE", 0.5)
+        with pytest.raises(RunFailed, match="cannot be loaded"):
+            compare_versions(left=champion, right=candidate)
+    compare_versions(left=champion, right=candidate)
+    default_storage.delete(features_name(champion.sha256))
+    with pytest.raises(RunFailed, match="cannot be loaded"):
+        compare_versions(left=champion, right=candidate)
+
+
+def test_comparison_does_not_read_the_data_folder_while_somebody_waits(
+    champion: ModelVersion, settings: LazySettings, tmp_path: Path
+) -> None:
+    settings.DATASET_DIR = str(write_dataset(tmp_path / "faces", 2))
+    other = register_model_version(path=write_tiny_model(tmp_path, "other"))
+
+    with pytest.raises(CannotCompare, match="no features of version other"):
+        compare_versions(left=champion, right=other)
 
 
 def test_either_side_may_be_the_champion(

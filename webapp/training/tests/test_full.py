@@ -18,12 +18,11 @@ from ml.inference import EmotionClassifier
 from ml.manifest import InputSpec
 from ml.tests.faces import write_dataset
 from webapp.photos.services.erasure import delete_photo
-from webapp.registry.selectors import read_model_file
+from webapp.registry.selectors import features_name, read_model_file
 from webapp.training.models import RunState, Split, TrainingRun
 from webapp.training.services import base as bases
 from webapp.training.services import job as jobs
 from webapp.training.services import runs
-from webapp.training.services.base import features_name
 from webapp.training.services.job import Stopped
 from webapp.training.services.promotion import promote_version
 from webapp.training.services.run_dirs import run_dir
