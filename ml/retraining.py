@@ -11,6 +11,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -155,7 +156,7 @@ def shipped_features_fit(manifest: ModelManifest) -> bool:
     try:
         with np.load(SHIPPED_RETRAINING, allow_pickle=False) as arrays:
             return str(arrays["model_sha256"]) == manifest.sha256
-    except Exception:  # Zip, NumPy and the disk raise what they like.
+    except (OSError, ValueError, KeyError, BadZipFile):
         return False
 
 

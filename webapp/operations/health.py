@@ -14,6 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from ml.manifest import ManifestError, ModelFileError, verify_model
+from webapp.core.storage import StorageAway
 from webapp.operations.selectors import beat_is_present
 from webapp.photos.services.queue import count_waiting_messages
 from webapp.registry.selectors import get_champion, read_model_file
@@ -100,6 +101,10 @@ def _model() -> None:
     try:
         manifest, data = read_model_file(champion)
         verify_model(data, manifest)
+    except StorageAway as error:
+        raise Unwell(
+            f"the file of version {champion.version} cannot be read now"
+        ) from error
     except (ManifestError, ModelFileError) as error:
         raise Unwell(
             f"the file of version {champion.version} is not the one that was registered"

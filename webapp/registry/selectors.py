@@ -7,6 +7,7 @@ import json
 from django.core.files.storage import default_storage
 
 from ml.manifest import ModelFileError, ModelManifest, parse_manifest
+from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
 
 
@@ -30,12 +31,14 @@ def read_model_file(model_version: ModelVersion) -> tuple[ModelManifest, bytes]:
 
     The manifest comes from the database, so that a file changed on disk together
     with its neighbour is still found out. Raises ``ManifestError`` or
-    ``ModelFileError``.
+    ``ModelFileError``, and ``StorageAway`` where it cannot be had at the moment.
     """
     manifest = parse_manifest(json.dumps(model_version.manifest))
     try:
         with default_storage.open(model_version.file_name, "rb") as handle:
             return manifest, handle.read()
+    except StorageAway:
+        raise
     except OSError as error:
         raise ModelFileError(
             f"the file of version {model_version.version} cannot be read: {error}"

@@ -16,6 +16,7 @@ from django.utils import timezone
 from ml.labels import EMOTIONS
 from ml.manifest import ManifestError, ModelFileError, verify_model
 from webapp.core.errors import DomainError, NotFound
+from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import read_model_file
 from webapp.training.models import (
@@ -216,7 +217,7 @@ def file_trouble(*, model_version: ModelVersion) -> str:
     try:
         manifest, data = read_model_file(model_version)
         verify_model(data, manifest)
-    except (ManifestError, ModelFileError) as error:
+    except (ManifestError, ModelFileError, StorageAway) as error:
         return str(error)
     return ""
 

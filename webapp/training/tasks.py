@@ -45,8 +45,10 @@ def train_on_schedule() -> None:
 
 @shared_task
 def read_again() -> None:
-    readings.read_shadows()
-    readings.read_again()
+    try:
+        readings.read_shadows()
+    finally:
+        readings.read_again()
 
 
 @shared_task

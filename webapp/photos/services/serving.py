@@ -20,6 +20,7 @@ from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError
 from ml.runtime import Provider
+from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, is_champion, read_model_file
 
@@ -89,6 +90,9 @@ class ModelServer:
             classifier = EmotionClassifier(
                 *read_model_file(champion), provider=_provider()
             )
+        except StorageAway as error:
+            logger.warning("version %s is not loaded yet: %s", champion.version, error)
+            return
         except (ManifestError, ModelFileError) as error:
             if self._refused_sha256 != champion.sha256:
                 logger.error("version %s is refused: %s", champion.version, error)

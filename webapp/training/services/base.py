@@ -53,7 +53,8 @@ def body_sha256(manifest: ModelManifest) -> str:
 
 
 def load_version(model_version: ModelVersion) -> tuple[EmotionClassifier, bytes]:
-    """A registered version, verified and loaded, and its file. Raises ``RunFailed``."""
+    """A registered version, verified and loaded, and its file. Raises ``RunFailed``,
+    or ``StorageAway`` where trying again would help."""
     try:
         manifest, data = read_model_file(model_version)
         return EmotionClassifier(manifest, data), data
@@ -62,6 +63,14 @@ def load_version(model_version: ModelVersion) -> tuple[EmotionClassifier, bytes]
             f"Version {model_version.version} cannot be loaded: {error}. Restore its "
             "file, or promote another version."
         ) from error
+
+
+def check_answers(classifier: EmotionClassifier) -> None:
+    """Raises ``ModelFileError`` where a version answers with something that is no
+    number: it would fail every photo."""
+    spec = classifier.manifest.input
+    shape = (1, spec.size_px, spec.size_px, spec.channels)
+    classifier.read_crops(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
 
 def kept_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ml.labels import EMOTIONS
 from webapp.core.errors import DomainError
+from webapp.core.storage import StorageAway
 from webapp.photos.models import Face, PhotoStatus
 from webapp.photos.selectors import training_allowed
 from webapp.photos.services.serving import NoModelServes, model_server
@@ -65,7 +66,7 @@ def measure_drift(*, day: date | None = None) -> DriftReading | None:
     try:
         serving = model_server.champion()
         data, _ = kept_features(serving.classifier)
-    except (NoModelServes, DomainError) as error:
+    except (NoModelServes, DomainError, StorageAway) as error:
         logger.info("no drift is measured: %s", error)
         return None
     starts_at = datetime.combine(day, time.min, UTC)

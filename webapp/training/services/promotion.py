@@ -10,11 +10,13 @@ from ml.manifest import ManifestError, ModelFileError
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import Conflict, NotAllowed
+from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion, read_model_file
 from webapp.registry.services import promote_model_version
 from webapp.training.errors import ReasonNeeded
 from webapp.training.models import GateOutcome, TrainingRun
+from webapp.training.services.base import check_answers
 from webapp.training.services.lineage import versions_with_gone_faces
 
 MAX_REASON_LENGTH: Final = 1000
@@ -172,8 +174,8 @@ def version_before() -> ModelVersion | None:
 
 def _check_loads(model_version: ModelVersion) -> None:
     try:
-        EmotionClassifier(*read_model_file(model_version))
-    except (ManifestError, ModelFileError) as error:
+        check_answers(EmotionClassifier(*read_model_file(model_version)))
+    except (ManifestError, ModelFileError, StorageAway) as error:
         raise Conflict(
             f"Version {model_version.version} cannot serve: {error}. The champion "
             "stays. Restore that file, or promote another version."

@@ -22,6 +22,7 @@ from ml.manifest import ManifestError, ModelFileError
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import Conflict, NotAllowed
+from webapp.core.storage import StorageAway
 from webapp.curation.models import ConsensusState, Correction, Reason, Source
 from webapp.curation.services.queue import enqueue_faces
 from webapp.photos.models import Face, PhotoStatus, Prediction
@@ -30,6 +31,7 @@ from webapp.photos.services.serving import NoModelServes, model_server
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, read_model_file
 from webapp.training.models import Shadow
+from webapp.training.services.base import check_answers
 from webapp.training.services.snapshots import read_crops
 
 STEP: Final = 64
@@ -56,10 +58,10 @@ def start_shadow(
     if champion is None or champion.pk == candidate.pk:
         raise Conflict("The champion reads every face already. Choose a candidate.")
     try:
-        _load(candidate.sha256, candidate.pk)
+        check_answers(_load(candidate.sha256, candidate.pk))
     except (ManifestError, ModelFileError) as error:
         raise Conflict(
-            f"Version {candidate.version} cannot be loaded: {error}."
+            f"Version {candidate.version} cannot read along: {error}."
         ) from error
     now = timezone.now()
     try:
@@ -98,7 +100,14 @@ def read_shadows(*, step: int = STEP) -> int:
     now = timezone.now()
     Shadow.objects.filter(ended_at__isnull=True, ends_at__lte=now).update(ended_at=now)
     running = Shadow.objects.filter(ended_at__isnull=True).order_by("created_at")
-    return sum(_read_shadow(shadow.pk, step) for shadow in running)
+    read = 0
+    for shadow in running:
+        try:
+            read += _read_shadow(shadow.pk, step)
+        except Exception:
+            # One that cannot be read with must not keep the others from reading.
+            logger.exception("shadow %s: no turn", shadow.pk)
+    return read
 
 
 def read_again(*, step: int = STEP) -> int:
@@ -134,12 +143,15 @@ def _read_shadow(shadow_id: uuid.UUID, step: int) -> int:
         ids = list(faces.order_by("created_at").values_list("pk", flat=True)[:step])
         try:
             classifier = _load(shadow.candidate.sha256, shadow.candidate_id)
+            said = _read(classifier, shadow.candidate, ids)
+        except StorageAway as error:
+            logger.warning("%s reads along later: %s", shadow.candidate.version, error)
+            return 0
         except (ManifestError, ModelFileError) as error:
             logger.error("shadow of %s ends: %s", shadow.candidate.version, error)
             shadow.ended_at = timezone.now()
             shadow.save(update_fields=["ended_at"])
             return 0
-        said = _read(classifier, shadow.candidate, ids)
         differing = _differing(said)
         if said:
             Shadow.objects.filter(pk=shadow.pk).update(

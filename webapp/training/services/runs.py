@@ -20,6 +20,7 @@ from ml.retraining import RetrainingError
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import DomainError, NotAllowed
+from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion
 from webapp.training.configs import parse_config
@@ -42,6 +43,7 @@ from webapp.training.services.training import train_and_judge
 
 MAX_SEED: Final = 2**31 - 1
 _MESSAGE_LOST_AFTER: Final = timedelta(seconds=2)
+_AWAY_FOR: Final = timedelta(minutes=1)
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +165,8 @@ def run_claimed(*, run: TrainingRun) -> None:
     """Carry a claimed run to its end: done, failed with a reason, or cancelled.
 
     Never raises for what data or training can do. Where the worker dies, or the
-    database goes away, the lease runs out and the sweep queues the run again.
+    database goes away, the lease runs out and the sweep queues the run again. Where
+    the store is away, the run waits a minute, and no attempt is counted.
     """
     with keep_lease(run) as job:
         try:
@@ -174,6 +177,8 @@ def run_claimed(*, run: TrainingRun) -> None:
             raise
         except SoftTimeLimitExceeded:
             _fail(job, "It took longer than a run may take. Choose fewer epochs.")
+        except StorageAway as error:
+            _put_off(job, error)
         except DomainError as error:
             _fail(job, str(error))
         except RetrainingError as error:
@@ -257,6 +262,23 @@ def _fail(job: Job, message: str) -> None:
     if failed:
         job.say(f"Failed: {message}")
         remove_run_dir(job.run)
+
+
+def _put_off(job: Job, error: StorageAway) -> None:
+    """Give it back as if it had never been claimed: the sweep wakes a worker once it
+    is due."""
+    put_off = job.mine.filter(cancel_requested_at__isnull=True).update(
+        state=RunState.QUEUED,
+        queued_at=timezone.now() + _AWAY_FOR,
+        attempts=F("attempts") - 1,
+        stage="",
+        lease_token=None,
+        lease_expires_at=None,
+    )
+    if put_off:
+        job.say(f"Put off for a minute, the files are out of reach: {error}")
+    else:
+        _end_cancelled(job)
 
 
 def _end_cancelled(job: Job) -> None:

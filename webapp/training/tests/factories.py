@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import uuid
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
+from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 from PIL import Image
 
@@ -100,3 +103,12 @@ def head_run(**given: Any) -> TrainingRun:
     runs.run_claimed(run=claimed)
     run.refresh_from_db()
     return run
+
+
+def take_files_away(patch: pytest.MonkeyPatch) -> None:
+    """The disk has no free handle, as Python would hear it."""
+
+    def refused(*given: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    patch.setattr(FileSystemStorage, "_open", refused)

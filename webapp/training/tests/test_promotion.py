@@ -120,6 +120,18 @@ def test_training_again_is_possible_where_another_candidate_was_promoted_meanwhi
         head_run()
 
 
+def test_version_that_answers_with_no_number_never_serves(
+    champion: ModelVersion, admin: User, tmp_path: Path
+) -> None:
+    path = write_tiny_model(tmp_path, "broken", (float("nan"), 0.0, 0.0, 0.0))
+    broken = register_model_version(path=path)
+
+    with pytest.raises(Conflict, match=r"cannot serve: .* is no number"):
+        promote_version(model_version=broken, promoted_by=admin, reason="let us see")
+
+    assert get_champion() == champion
+
+
 def test_champion_is_not_promoted_again(run: TrainingRun, admin: User) -> None:
     promote_version(model_version=candidate_of(run), promoted_by=admin)
     with pytest.raises(Conflict, match="serves already"):

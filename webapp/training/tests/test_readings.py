@@ -10,8 +10,10 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from ml.labels import EMOTIONS, Emotion
+from tests.models import write_tiny_model
 from webapp.accounts.models import User
 from webapp.core.errors import Conflict, NotAllowed
+from webapp.core.storage import StorageAway
 from webapp.curation.models import Consensus, Correction, QueueItem, Reason
 from webapp.curation.receipts import get_receipt, receipt_secret
 from webapp.curation.selectors import queue_figures
@@ -23,8 +25,11 @@ from webapp.curation.tests.factories import (
 )
 from webapp.photos.models import Face, Photo, Prediction
 from webapp.photos.services.consent import set_consent
+from webapp.photos.services.serving import ModelServer, NoModelServes
 from webapp.registry.models import ModelVersion
-from webapp.training import selectors
+from webapp.registry.selectors import read_model_file
+from webapp.registry.services import register_model_version
+from webapp.training import selectors, tasks
 from webapp.training.errors import RunRefused
 from webapp.training.models import (
     DriftReading,
@@ -36,7 +41,7 @@ from webapp.training.models import (
 )
 from webapp.training.services import drift, readings, runs, triggers
 from webapp.training.services.promotion import promote_version
-from webapp.training.tests.factories import Labeller, head_run
+from webapp.training.tests.factories import Labeller, head_run, take_files_away
 
 pytestmark = pytest.mark.django_db
 
@@ -119,8 +124,70 @@ def test_champion_and_broken_candidates_cast_no_shadow(
         readings.start_shadow(candidate=candidate, requested_by=PersonFactory())
     (home / "media" / candidate.file_name).write_bytes(b"no model")
     readings._load.cache_clear()
-    with pytest.raises(Conflict, match="cannot be loaded"):
+    with pytest.raises(Conflict, match="cannot read along"):
         readings.start_shadow(candidate=candidate, requested_by=admin)
+
+
+def tiny(folder: Path, name: str, bias: tuple[float, ...] = ()) -> ModelVersion:
+    return register_model_version(path=write_tiny_model(folder, name, bias))
+
+
+def test_shadow_that_answers_with_no_number_ends_and_stops_nobody_else(
+    labeller: Labeller, tmp_path: Path, admin: User
+) -> None:
+    broken = tiny(tmp_path, "broken", (float("nan"), 0.0, 0.0, 0.0))
+    sound = tiny(tmp_path, "sound")
+    with pytest.raises(Conflict, match=r"cannot read along: .* is no number"):
+        readings.start_shadow(candidate=broken, requested_by=admin)
+    for candidate in (broken, sound):
+        Shadow.objects.create(
+            candidate=candidate,
+            champion=labeller.version,
+            ends_at=timezone.now() + timedelta(hours=1),
+        )
+    spoken = labeller.face(Emotion.SAD)
+    Prediction.objects.filter(face=spoken).delete()
+
+    tasks.read_again()
+
+    assert [
+        (shadow.candidate, shadow.ended_at is not None, shadow.faces)
+        for shadow in Shadow.objects.order_by("created_at")
+    ] == [(broken, True, 0), (sound, False, 1)]
+    assert Prediction.objects.filter(
+        face=spoken, model_version=labeller.version
+    ).exists()
+
+
+def test_shadow_waits_for_a_store_that_is_away(
+    labeller: Labeller, tmp_path: Path, admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow = readings.start_shadow(
+        candidate=tiny(tmp_path, "sound"), requested_by=admin
+    )
+    live_faces(labeller, 1, said=0)
+    readings._load.cache_clear()
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        assert readings.read_shadows() == 0
+
+    shadow.refresh_from_db()
+    assert shadow.ended_at is None
+    assert readings.read_shadows() == 1
+
+
+def test_model_file_that_is_out_of_reach_is_not_called_damaged(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ModelServer()
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        with pytest.raises(StorageAway):
+            read_model_file(champion)
+        with pytest.raises(NoModelServes):
+            server.champion()
+
+    assert server.champion().version == champion
 
 
 def test_receipt_follows_a_flag_into_the_model(labeller: Labeller, admin: User) -> None:

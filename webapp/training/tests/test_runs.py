@@ -36,7 +36,7 @@ from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.job import Job, lease_end
 from webapp.training.services.run_dirs import run_dir
 from webapp.training.services.snapshots import build_snapshot
-from webapp.training.tests.factories import Labeller, head_run
+from webapp.training.tests.factories import Labeller, head_run, take_files_away
 
 pytestmark = pytest.mark.django_db
 
@@ -416,6 +416,25 @@ def test_run_with_a_damaged_champion_fails_with_a_sentence(
 
     assert run.state == RunState.FAILED
     assert "Restore its file" in run.message
+
+
+def test_run_waits_for_a_store_that_is_away(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        runs.run_claimed(run=claimed)
+
+    run.refresh_from_db()
+    assert (run.state, run.attempts) == (RunState.QUEUED, 0)
+    assert run.queued_at > timezone.now()
+    last = run.lines.last()
+    assert last is not None
+    assert "the files are out of reach" in last.text
 
 
 def test_snapshot_that_was_changed_is_not_trained_on(labeller: Labeller) -> None:
