@@ -201,16 +201,19 @@ def trained_step(*, flag: Correction) -> Step | None:
     )
     if not rows:
         return None
+    runs = TrainingRun.objects.filter(snapshot__in=[row.snapshot_id for row in rows])
     run = (
-        TrainingRun.objects.filter(
-            state=RunState.DONE, snapshot__in=[row.snapshot_id for row in rows]
-        )
+        runs.filter(state=RunState.DONE)
         .select_related("candidate", "snapshot")
         .order_by("number")
         .first()
     )
     if run is None or run.candidate is None or run.snapshot is None:
-        words = f"It is in data set {rows[0].snapshot.number}, which waits for its run."
+        words = f"It is in data set {rows[0].snapshot.number}, " + (
+            "from which a version is being made."
+            if runs.filter(state__in=UNFINISHED).exists()
+            else "from which no version was made. The next run goes on from there."
+        )
         return Step("trained", "Learned from", words, done=False)
     split = next(row.split for row in rows if row.snapshot_id == run.snapshot_id)
     where = f"It is in data set {run.snapshot.number}"
@@ -220,17 +223,17 @@ def trained_step(*, flag: Correction) -> Step | None:
         else f"{where}, among the faces that judge: version {run.candidate.version} "
         "was held against it."
     )
-    served = (
-        promotions()
-        .filter(
-            model_version__training_run__snapshot__in=[row.snapshot_id for row in rows]
+    served = promotions().filter(model_version__training_run__in=runs)
+    serving = served.filter(model_version__is_champion=True).first()
+    if serving is not None:
+        words += f" Since {serving.created_at:%-d %B %Y} such a version serves."
+    elif (latest := served.first()) is not None:
+        words += (
+            f" Such a version served from {latest.created_at:%-d %B %Y}; another one "
+            "does by now."
         )
-        .last()
-    )
-    if served is None:
-        words += " It does not serve: people, or the gate, have not let it."
     else:
-        words += f" Since {served.created_at:%-d %B %Y} such a version serves."
+        words += " It does not serve: people, or the gate, have not let it."
     return Step(
         "trained",
         "Learned from",

@@ -121,6 +121,18 @@ def test_receipt_leads_back_to_the_photo_only_who_may_see_it(client: Client) -> 
     assert back not in Client().get(page.redirect_chain[0][0]).content
 
 
+def test_receipt_says_until_when_it_can_be_followed(client: Client) -> None:
+    photo_id = read_photo(client)
+    page = send_flag(client, photo_id)
+    assert b"It ends when the photo is erased: on " in page.content
+    assert f'href="/photos/{photo_id}/">keep the photo</a>'.encode() in page.content
+
+    client.post(f"/photos/{photo_id}/consent/", {"keep": "1"})
+    page = client.get(page.redirect_chain[-1][0])
+    assert b"It ends when the photo is deleted." in page.content
+    assert b"keep the photo</a>" not in page.content
+
+
 def test_flag_can_be_taken_back_from_the_receipt(client: Client) -> None:
     url = send_flag(client, read_photo(client)).redirect_chain[0][0]
 

@@ -37,10 +37,12 @@ from webapp.training.models import (
     Shadow,
     SnapshotFace,
     Split,
+    TrainingRun,
     Trigger,
 )
 from webapp.training.services import drift, readings, runs, triggers
-from webapp.training.services.promotion import promote_version
+from webapp.training.services.promotion import promote_version, roll_back
+from webapp.training.services.snapshots import build_snapshot
 from webapp.training.tests.factories import Labeller, head_run, take_files_away
 
 pytestmark = pytest.mark.django_db
@@ -225,6 +227,29 @@ def test_receipt_follows_a_flag_into_the_model(labeller: Labeller, admin: User) 
     words = last_step(learned.face)[1]  # type: ignore[arg-type]
     assert "Since " in words
     assert "The model now says " in words
+
+    roll_back(rolled_back_by=admin)
+    words = last_step(learned.face)[1]  # type: ignore[arg-type]
+    assert "Such a version served from " in words
+    assert "another one does by now" in words
+    assert "Since " not in words
+
+
+def test_receipt_does_not_wait_for_a_run_that_has_ended(labeller: Labeller) -> None:
+    face = labeller.face(Emotion.SAD)
+    flag = Correction.objects.get(face=face)
+    run = runs.request_run(mode="head", requested_by=None)
+    TrainingRun.objects.update(snapshot=build_snapshot(base={}))
+    step = selectors.trained_step(flag=flag)
+    assert step is not None
+    assert step.words == "It is in data set 1, from which a version is being made."
+
+    runs.cancel_run(run=run, cancelled_by=None)
+
+    step = selectors.trained_step(flag=flag)
+    assert step is not None
+    assert not step.done
+    assert "from which no version was made" in step.words
 
 
 def test_enough_new_labels_start_a_run_and_too_few_do_not(
