@@ -21,7 +21,8 @@ from ml.duplicates import Groups, near_duplicates, thumbnails
 from ml.labels import EMOTIONS
 from ml.manifest import InputSpec
 from webapp.curation.selectors import TrainingLabel, training_labels
-from webapp.photos.models import Face
+from webapp.curation.services.queue import IMPORTED
+from webapp.photos.models import Face, Photo
 from webapp.photos.selectors import training_allowed
 from webapp.training.models import (
     DatasetSnapshot,
@@ -57,8 +58,9 @@ def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
 
     A face keeps the side that it was on in an earlier snapshot. New faces go to one
     side in groups: all faces of a photo, and all that nearly are one of them. A
-    group that would tie the two sides together is set aside. ``base`` goes into the
-    manifest, see ``DatasetSnapshot``.
+    group that would tie the two sides together is set aside. An imported face never
+    judges: the network may have learned from the folder that it came from. ``base``
+    goes into the manifest, see ``DatasetSnapshot``.
     """
     mark_gone_faces()
     labels = current_labels()
@@ -72,6 +74,8 @@ def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
     )
     # Erased between the two queries.
     labels = [label for label in labels if crops[label.face_id] is not None]
+    # Seconds for some thousand faces: SQLite lets nobody else write meanwhile.
+    groups = _groups(labels, [_pixels(crops[label.face_id]) for label in labels])
     with transaction.atomic():
         latest = DatasetSnapshot.objects.select_for_update().order_by("-number").first()
         if (
@@ -81,7 +85,7 @@ def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
             and snapshot_is_intact(snapshot=latest)
         ):
             return latest
-        splits = _splits(labels, [_pixels(crops[label.face_id]) for label in labels])
+        splits = _splits(labels, groups)
         known = set(
             SnapshotFace.objects.filter(snapshot=latest).values_list(
                 "face_key", flat=True
@@ -209,12 +213,12 @@ def _pixels(crop: UInt8Array | None) -> UInt8Array:
 
 
 def _splits(
-    labels: Sequence[TrainingLabel], crops: Sequence[UInt8Array]
+    labels: Sequence[TrainingLabel], groups: Sequence[int]
 ) -> dict[uuid.UUID, Split]:
     before = _earlier_splits("face_key", [label.face_id for label in labels])
     # Also where the face that was labelled first has lost its label since.
     photos = _earlier_splits("photo_key", [label.photo_id for label in labels])
-    groups = _groups(labels, crops)
+    imported = _imported_photos([label.photo_id for label in labels])
     members: dict[int, list[TrainingLabel]] = {}
     for label, group in zip(labels, groups, strict=True):
         members.setdefault(group, []).append(label)
@@ -226,10 +230,26 @@ def _splits(
             side = Split.SET_ASIDE
         elif known:
             side = known.pop()
+        elif any(member.photo_id in imported for member in faces):
+            side = Split.TRAIN
         else:
             side = _drawn([member.photo_id for member in faces])
         for member in faces:
-            out[member.face_id] = before.get(member.face_id, side)
+            own = before.get(member.face_id, side)
+            if own == Split.EVALUATION and member.photo_id in imported:
+                own = Split.SET_ASIDE
+            out[member.face_id] = own
+    return out
+
+
+def _imported_photos(photo_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Those that came from a data folder, not from a visitor."""
+    out: set[uuid.UUID] = set()
+    for start in range(0, len(photo_ids), _BATCH):
+        photos = Photo.objects.filter(
+            pk__in=photo_ids[start : start + _BATCH], consent_version=IMPORTED
+        )
+        out.update(photos.values_list("pk", flat=True))
     return out
 
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection
 from PIL import Image
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.curation.models import Consensus, GoldFace
+from webapp.curation.services.queue import IMPORTED
 from webapp.curation.tests.factories import let_expire
 from webapp.photos.models import Photo
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo
 from webapp.training.models import DatasetSnapshot, GoneWhy, SnapshotFace, Split
+from webapp.training.services import snapshots
 from webapp.training.services.lineage import choose_start, versions_with_gone_faces
 from webapp.training.services.snapshots import (
     build_snapshot,
@@ -212,6 +216,41 @@ def test_expired_face_is_not_used_before_it_is_erased(labeller: Labeller) -> Non
     }
 
     assert usable == {face.pk for face in faces[1:]}
+
+
+def test_imported_face_never_judges(labeller: Labeller) -> None:
+    labeller.faces(8)
+    before = build_snapshot(base=BASE)
+    held_out = before.faces.filter(split=Split.EVALUATION)
+    assert held_out.exists()
+    keys = set(held_out.values_list("face_key", flat=True))
+    Photo.objects.update(consent_version=IMPORTED)
+    new = {face.pk for face in labeller.faces(8)}
+    Photo.objects.filter(faces__in=new).update(consent_version=IMPORTED)
+
+    after = splits(build_snapshot(base=BASE))
+
+    assert {after[key] for key in keys} == {Split.SET_ASIDE}
+    assert {after[key] for key in new} == {Split.TRAIN}
+
+
+def test_near_duplicates_are_looked_for_before_anybody_has_to_wait(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one writer at a time."""
+    labeller.faces(1)
+    outside = len(connection.savepoint_ids)
+    found: list[int] = []
+    search = snapshots.near_duplicates
+
+    def look(*given: Any, **named: Any) -> Any:
+        found.append(len(connection.savepoint_ids))
+        return search(*given, **named)
+
+    monkeypatch.setattr(snapshots, "near_duplicates", look)
+    build_snapshot(base=BASE)
+
+    assert found == [outside]
 
 
 def test_consent_that_comes_back_brings_the_face_back(labeller: Labeller) -> None:
