@@ -166,8 +166,11 @@ def describe_features(data: RetrainingData, sha256: str) -> dict[str, Any]:
 
 
 def describe_folder(layout: Layout, train: FaceSet, valid: FaceSet) -> dict[str, Any]:
-    """``DatasetSnapshot.base`` of a full run; the hash is over names and sizes."""
+    """``DatasetSnapshot.base`` of a full run; the hash is over names and sizes, and
+    over the votes."""
     digest = hashlib.sha256()
+    if layout.annotations is not None:
+        digest.update(layout.annotations.read_bytes())
     for split in ("train", "validation"):
         for path, _ in files_of_split(layout, split, with_others=True):
             name = path.relative_to(layout.base).as_posix()

@@ -18,7 +18,7 @@ from ml.duplicates import resembles
 from ml.export import ExportError, export_result, write_model
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
-from ml.manifest import read_model, write_atomically
+from ml.manifest import ModelFileError, read_model, write_atomically
 from ml.models import ModelConfig
 from ml.train import train
 from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
@@ -102,7 +102,7 @@ def fine_tune(
                 source="consensus" if validation.votes is not None else "folder",
             )
             data = read_model(path)
-    except (TrainingError, ExportError) as error:
+    except (TrainingError, ExportError, ModelFileError, ValueError) as error:
         raise RunFailed(f"The network could not be trained: {error}") from error
     manifest = replace(manifest, parent=start.manifest.version)
     return EmotionClassifier(manifest, data), data

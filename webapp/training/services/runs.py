@@ -231,6 +231,9 @@ def _check_news(
             "There is nothing to learn from yet: no face has been decided by people "
             "whose photo may be used for training. Label some faces first."
         )
+    if mode == Mode.FULL:
+        # The folder, too, may be another by now; only people ask for full runs.
+        return
     # The same model is worth a run where another champion has come since: the gate
     # has not compared it with that one.
     same = TrainingRun.objects.filter(

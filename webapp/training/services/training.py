@@ -26,6 +26,8 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 _BATCH: Final = 500
+_MAX_NAME: Final = 60
+"""Of a version; a manifest with a longer one is refused."""
 
 
 def train_and_judge(job: Job) -> None:
@@ -190,4 +192,5 @@ def _version_name(run: TrainingRun) -> str:
     root = run.start.version
     for mode in Mode.values:
         root = root.split(f"-{mode}-")[0]
-    return f"{root[:60]}-{run.mode}-{run.number}"
+    end = f"-{run.mode}-{run.number}"
+    return root[: _MAX_NAME - len(end)] + end

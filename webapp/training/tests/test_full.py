@@ -13,10 +13,11 @@ from django.conf import LazySettings
 from django.core.files.storage import default_storage
 
 from ml.checkpoint import CHECKPOINT_FILE
-from ml.data import load_split
+from ml.data import find_layout, load_for_training, load_split
 from ml.inference import EmotionClassifier
+from ml.labels import Emotion
 from ml.manifest import InputSpec
-from ml.tests.faces import write_dataset
+from ml.tests.faces import ballots_for, write_annotations, write_dataset
 from webapp.photos.services.erasure import delete_photo
 from webapp.registry.selectors import features_name, read_model_file
 from webapp.training.models import RunState, Split, TrainingRun
@@ -113,7 +114,6 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
     assert default_storage.exists(features_name(whole.candidate.sha256))
 
     # The same again, but its worker dies after the first epoch.
-    TrainingRun.objects.filter(pk=whole.pk).update(config={})
     broken = start()
     die_after_an_epoch(broken, monkeypatch)
 
@@ -191,6 +191,24 @@ def test_folder_with_odd_names_and_links_is_trained_on(folder: Path) -> None:
     (sad / "nowhere.png").unlink()
 
     assert bases.describe_folder(layout, faces, faces)["sha256"] != before
+
+
+def test_other_votes_make_another_data_set(folder: Path) -> None:
+    def described(share: int) -> dict[str, Any]:
+        pictures = sorted(folder.glob("*/*/*.png"))
+        votes = {
+            path.relative_to(folder).as_posix(): ballots_for(
+                Emotion(path.parent.name).position, share
+            )
+            for path in pictures
+        }
+        write_annotations(folder, votes)
+        layout = find_layout(folder)
+        faces = load_for_training(layout, InputSpec(size_px=48, channels=1))
+        return bases.describe_folder(layout, *faces)
+
+    assert described(8) == described(8)
+    assert described(8)["sha256"] != described(7)["sha256"]
 
 
 def test_folder_that_is_none_fails_with_a_sentence(

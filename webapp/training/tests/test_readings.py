@@ -393,6 +393,18 @@ def test_drift_warns_of_faces_that_are_not_like_those_trained_on(
     assert selectors.drift_readings() == [reading]
 
 
+def test_shift_of_the_last_emotions_faces_is_seen() -> None:
+    """Features lie in the order of their emotions."""
+    generator = np.random.default_rng(0)
+    reference = np.zeros((4000, 8))
+    reference[:2000, :4] = generator.normal(0, 1, (2000, 4))
+    reference[2000:, 7] = generator.normal(0, 10, 2000)
+    live = np.zeros((200, 8))
+    live[:, 7] = 30
+
+    assert drift._compare_features(reference, live).warns
+
+
 def test_no_drift_where_both_are_drawn_from_the_same(champion: ModelVersion) -> None:
     generator = np.random.default_rng(0)
     warned = 0

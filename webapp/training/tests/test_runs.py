@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +20,11 @@ from webapp.accounts.models import User
 from webapp.core.errors import NotAllowed
 from webapp.core.tests.queries import query_limit
 from webapp.curation.tests.factories import PersonFactory
+from webapp.photos.models import Face
 from webapp.photos.services.erasure import delete_photo
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import read_model_file
+from webapp.training.configs import FullConfig
 from webapp.training.errors import AlreadyRunning, NothingNew, RunRefused
 from webapp.training.models import (
     MAX_ATTEMPTS,
@@ -31,11 +34,11 @@ from webapp.training.models import (
     Split,
     TrainingRun,
 )
-from webapp.training.services import judging, runs
+from webapp.training.services import judging, runs, training
 from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.job import Job, lease_end
 from webapp.training.services.run_dirs import run_dir
-from webapp.training.services.snapshots import build_snapshot
+from webapp.training.services.snapshots import _drawn, build_snapshot
 from webapp.training.tests.factories import Labeller, head_run, take_files_away
 
 pytestmark = pytest.mark.django_db
@@ -131,6 +134,28 @@ def test_nothing_new_since_the_last_run_starts_none(labeller: Labeller) -> None:
 
     labeller.faces(1)
     assert runs.request_run(mode="head", requested_by=None).number == 2
+
+
+def test_full_run_asked_for_again_is_not_refused(
+    labeller: Labeller, settings: LazySettings
+) -> None:
+    """The data folder may be another by now."""
+    settings.DATASET_DIR = "/somewhere"
+    labeller.faces(2)
+    done = head_run()
+    config = asdict(FullConfig())
+    TrainingRun.objects.filter(pk=done.pk).update(mode="full", config=config)
+
+    assert runs.request_run(mode="full", requested_by=None).number == 2
+
+
+def test_name_of_a_version_stays_within_what_a_manifest_takes() -> None:
+    run = TrainingRun(mode="full", number=1234, start=ModelVersion(version="m" * 60))
+
+    name = training._version_name(run)
+
+    assert len(name) == 60
+    assert name.endswith("m-full-1234")
 
 
 def test_same_labels_with_another_setting_are_worth_a_run(labeller: Labeller) -> None:
@@ -387,23 +412,42 @@ def test_run_whose_connection_to_the_database_broke_is_taken_up_again(
     assert run.state == RunState.QUEUED
 
 
+def training_face(faces: Sequence[Face], split: Split = Split.TRAIN) -> Face:
+    """One that trains (or judges) in whatever data set it comes into."""
+    return next(face for face in faces if _drawn([face.photo_id]) == split)
+
+
 def test_face_erased_before_training_teaches_nothing(labeller: Labeller) -> None:
     faces = labeller.faces(3)
+    kept = training_face(faces)
     run = runs.request_run(mode="head", requested_by=None)
     claimed = runs.claim_run(run_id=run.pk)
     assert claimed is not None
-    for face in faces[1:]:
-        delete_photo(photo=face.photo)
+    for face in faces:
+        if face != kept:
+            delete_photo(photo=face.photo)
 
     runs.run_claimed(run=claimed)
 
     run.refresh_from_db()
-    kept = SnapshotFace.objects.get()
-    assert kept.face_key == faces[0].pk
-    if kept.split == Split.TRAIN:
-        assert run.state == RunState.DONE
-    else:
-        assert "No labelled face is left" in run.message
+    assert run.state == RunState.DONE, run.message
+    row = SnapshotFace.objects.get()
+    assert (row.face_key, row.split) == (kept.pk, Split.TRAIN)
+
+
+def test_run_without_a_face_that_trains_fails_with_a_sentence(
+    labeller: Labeller,
+) -> None:
+    faces = labeller.faces(3)
+    kept = training_face(faces, split=Split.EVALUATION)
+    for face in faces:
+        if face != kept:
+            delete_photo(photo=face.photo)
+
+    run = head_run()
+
+    assert run.state == RunState.FAILED
+    assert "No labelled face is left" in run.message
 
 
 def test_run_with_a_damaged_champion_fails_with_a_sentence(
@@ -480,22 +524,21 @@ def test_face_of_the_frozen_evaluation_set_never_trains(
     from webapp.training.services.snapshots import decode_crop
 
     faces = labeller.faces(2)
+    known = training_face(faces)
     original: Callable[..., Any] = base.load_base_features
 
     def with_known(classifier: EmotionClassifier) -> Any:
         data, digest = original(classifier)
-        crop = decode_crop(bytes(faces[0].crop), classifier.manifest.input)
+        crop = decode_crop(bytes(known.crop), classifier.manifest.input)
         feature = classifier.features(crop[None]).astype("f2").astype("f4")
         data.evaluation_features[0] = feature[0]
         return data, digest
 
     monkeypatch.setattr(base, "load_base_features", with_known)
-    SnapshotFace.objects.all().delete()
     run = head_run()
 
-    left_out = run.lines.filter(text__contains="1 curated faces are left out")
-    in_train = SnapshotFace.objects.get(face_key=faces[0].pk).split == Split.TRAIN
-    assert left_out.exists() == in_train
+    assert SnapshotFace.objects.get(face_key=known.pk).split == Split.TRAIN
+    assert run.lines.filter(text__contains="1 curated faces are left out").exists()
 
 
 def test_command_line_follows_a_run_to_its_end(
