@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from webapp.core import metrics
-from webapp.operations.hours import measure_drift
+from webapp.operations.hours import measure_answer_change
 from webapp.operations.models import ABSENT_AFTER, Presence
 from webapp.photos.models import Photo, PhotoStatus
 from webapp.photos.services.queue import count_waiting_messages
@@ -64,18 +64,22 @@ class SharedState(Collector):
         if champion is not None:
             family.add_metric([champion.version], 1)
         yield family
-        drift = measure_drift()
-        if drift is not None:
+        change = measure_answer_change()
+        if change is not None:
             for name, help_text, value in (
-                ("mien_drift_psi", "Champion's last day against before.", drift.psi),
+                (
+                    "mien_drift_psi",
+                    "How the champion's answers changed: its last day against before.",
+                    change.psi,
+                ),
                 (
                     "mien_not_sure_share",
                     "Of the champion's faces of the last day.",
-                    drift.not_sure,
+                    change.not_sure,
                 ),
             ):
                 family = GaugeMetricFamily(name, help_text, labels=["version"])
-                family.add_metric([drift.version], value)
+                family.add_metric([change.version], value)
                 yield family
 
     def _queue(self) -> Iterator[Metric]:

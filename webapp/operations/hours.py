@@ -1,4 +1,5 @@
-"""Hours of serving, counted before their photos are erased, and drift between them."""
+"""Hours of serving, counted before their photos are erased, and how the champion's
+answers change between them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _LOOK_BACK_HOURS: Final = 23
 """Photos live for a day: what nobody counted by then cannot be counted any more."""
 
 KEPT_DAYS: Final = 400
-DRIFT_MIN_FACES: Final = 200
+CHANGE_MIN_FACES: Final = 200
 _RECENT: Final = timedelta(hours=24)
 _REFERENCE: Final = timedelta(days=28)
 
@@ -102,8 +103,9 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """The champion's last day against its four weeks before.
+class AnswerChange:
+    """The champion's answers of the last day against those of its four weeks before;
+    how far the faces lie from its training data is the business of training.
 
     ``psi`` is the population stability index over the four emotions: below 0.1
     nothing moved, above 0.25 much did. ``not_sure`` is a share in [0, 1].
@@ -117,8 +119,8 @@ class Drift:
     faces_before: int
 
 
-def measure_drift(*, now: datetime | None = None) -> Drift | None:
-    """None until both times have ``DRIFT_MIN_FACES``."""
+def measure_answer_change(*, now: datetime | None = None) -> AnswerChange | None:
+    """None until both times have ``CHANGE_MIN_FACES``."""
     champion = get_champion()
     if champion is None:
         return None
@@ -131,7 +133,7 @@ def measure_drift(*, now: datetime | None = None) -> Drift | None:
         side.update(hour.emotions)
         side["faces"] += hour.faces
         side["not_sure"] += hour.not_sure
-    if min(recent["faces"], before["faces"]) < DRIFT_MIN_FACES:
+    if min(recent["faces"], before["faces"]) < CHANGE_MIN_FACES:
         return None
     psi = 0.0
     for emotion in EMOTIONS:
@@ -139,7 +141,7 @@ def measure_drift(*, now: datetime | None = None) -> Drift | None:
         new = (recent[emotion.value] + 0.5) / (recent["faces"] + 2)
         old = (before[emotion.value] + 0.5) / (before["faces"] + 2)
         psi += (new - old) * math.log(new / old)
-    return Drift(
+    return AnswerChange(
         champion.version,
         psi,
         recent["not_sure"] / recent["faces"],

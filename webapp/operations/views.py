@@ -17,7 +17,7 @@ from webapp.operations import selectors
 from webapp.operations.charts import hour_plot
 from webapp.operations.exposition import may_read, web_exposition
 from webapp.operations.health import check_all, overall
-from webapp.operations.hours import measure_drift
+from webapp.operations.hours import measure_answer_change
 from webapp.photos.consent import retention_words
 from webapp.registry.selectors import get_champion
 
@@ -61,7 +61,7 @@ def status(request: HttpRequest) -> HttpResponse:
         "champion": get_champion(),
         "workers": selectors.present_workers(),
         "readers": selectors.count_readers(),
-        "drift": measure_drift(),
+        "answer_change": measure_answer_change(),
         "plots": [
             (
                 "Photos read",

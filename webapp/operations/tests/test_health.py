@@ -258,7 +258,7 @@ class TestMetrics:
         assert b"mien" not in ask("")
         assert statuses == ["200 OK", "404 Not Found"]
 
-    def test_drift_is_told_once_there_is_enough(
+    def test_change_of_answers_is_told_once_there_is_enough(
         self, client: Client, champion: ModelVersion, settings: LazySettings
     ) -> None:
         settings.METRICS_TOKEN = TOKEN
