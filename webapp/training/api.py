@@ -381,7 +381,7 @@ class ShadowView(AdminView):
 class DriftView(AdminView):
     @extend_schema(
         operation_id="list_drift",
-        summary="How far live faces lie from what the champion learned from",
+        summary="How far live faces lie from those that the champion knows",
         responses={200: shapes.DriftSerializer(many=True), **_READ},
     )
     def get(self, request: Request) -> Response:

@@ -158,7 +158,8 @@ def _data(row: VersionRow) -> tuple[tuple[str, ...], tuple[Table, ...]]:
         f"Joined with {kind}: {base['train']} faces to train on, "
         f"{base['evaluation']} to judge by.",
         f"Curated faces come from {counts['photos']} photos whose visitors agreed; "
-        "labels are what most people said who did not see the model's answer.",
+        "labels are what most people said who did not see the model's answer, or what "
+        "an adjudicator decided where they disagreed.",
     ]
     if row.gone_faces:
         lines.append(

@@ -397,7 +397,8 @@ class Shadow(TimedModel):
 
 
 class DriftReading(TimedModel):
-    """How far the faces of one day lie from what the champion was trained on.
+    """How far the faces of one day lie from those that the champion knows: its answers
+    from those on the frozen evaluation set, the rest from what it learned from.
 
     ``measures`` is a list of ``{"name", "words", "value", "warn_above", "warns",
     "labels", "reference", "live"}``: ``value`` is a population stability index,

@@ -298,7 +298,8 @@ class ShadowSerializer(serializers.Serializer[Any]):
 
 
 class DriftSerializer(serializers.Serializer[Any]):
-    """One day of the champion against its training data."""
+    """One day of the champion: its answers against those on the frozen evaluation
+    set, features and qualities against what it learned from."""
 
     day = serializers.DateField()
     version = serializers.SerializerMethodField()

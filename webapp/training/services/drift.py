@@ -1,4 +1,8 @@
-"""How far the faces that come in lie from those that the champion learned from."""
+"""How far the faces that come in lie from those that the champion knows.
+
+Answers are compared with those on the frozen evaluation set, for of what it learned
+from a network is surer; features and qualities with what it learned from.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,7 @@ class Measure:
 
 
 def measure_drift(*, day: date | None = None) -> DriftReading | None:
-    """Measure one day (today by default) against the champion's training data.
+    """Measure one day (today by default) against what the champion knows.
 
     Only faces that may be used for training are looked at, ``MOST_FACES`` of them by
     chance. None where there are too few, or nothing to compare with.

@@ -407,9 +407,12 @@ def test_of_two_rollbacks_at_once_the_second_goes_no_further(
         promote_version(model_version=version, promoted_by=admin, reason="trial")
     another_rolls_back_first()
 
-    late = page.post(reverse("training:rollback"), {"champion": "newest"})
+    late = page.post(
+        reverse("training:rollback"), {"champion": "newest", "reason": "Odd faces."}
+    )
 
     assert late.status_code == 409
+    assert b"Odd faces.</textarea>" in late.content
     assert get_champion() == candidate(run)
 
 
@@ -479,6 +482,9 @@ def test_how_often_that_is_none_is_refused(page: Client, often: str) -> None:
     assert response.status_code == 400
     assert b'role="alert"' in response.content
     assert not get_schedule().enabled
+    # What else was typed is not lost.
+    assert b'name="enabled" value="1" checked' in response.content
+    assert b'value="04:30"' in response.content
 
 
 @pytest.mark.parametrize("time", ["", "4", "25:00", "a:b", "04:61"])

@@ -13,7 +13,6 @@ from webapp.accounts.models import Role, User
 from webapp.registry.models import ModelVersion
 from webapp.training import selectors_pages as pages
 from webapp.training.charts import matrix_rows
-from webapp.training.models import Mode
 
 admins_only: Final = role_required(Role.ADMIN)
 
@@ -28,11 +27,7 @@ def training_page(
     return render(
         request,
         f"training/{name}.html",
-        {
-            "tab": tab,
-            "modes": [mode.value for mode in Mode],
-            **context,
-        },
+        {"tab": tab, **context},
         status=status,
     )
 

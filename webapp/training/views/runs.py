@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -50,7 +49,6 @@ def runs(request: HttpRequest) -> HttpResponse:
         "champion": get_champion(),
         "schedule": pages.current_schedule(),
         "plots": _plots_of_runs(latest[::-1]),
-        "has_data_folder": bool(settings.DATASET_DIR),
         "max_reason_length": acts.MAX_REASON_LENGTH,
     }
     return training_page(request, "runs", context, tab="runs")

@@ -54,12 +54,15 @@ def schedule(request: HttpRequest) -> HttpResponse:
             messages.success(request, "The schedule is in force.")
             return see_other("training:schedule")
     current, next_at = pages.current_schedule()
+    # What was posted and refused stands there to be mended.
     context = {
-        "schedule": current,
-        "time": f"{current.hour:02}:{current.minute:02}",
+        "enabled": request.POST.get("enabled") == "1" if error else current.enabled,
+        "time": request.POST.get("time")
+        if error
+        else f"{current.hour:02}:{current.minute:02}",
         "next_at": next_at,
         "choices": HOW_OFTEN,
-        "often": _how_often(current),
+        "often": request.POST.get("often") if error else _how_often(current),
         "ready": pages.readiness(),
         "error": error,
     }

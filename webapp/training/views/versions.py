@@ -146,12 +146,13 @@ def _promote(request: HttpRequest, shown: ModelVersion, reason: str) -> None:
 @require_http_methods(["GET", "HEAD", "POST"])
 @admins_only
 def rollback(request: HttpRequest) -> HttpResponse:
+    reason = request.POST.get("reason", "")
     error, status = "", 200
     if request.method == "POST":
         try:
             made = promotion.roll_back(
                 rolled_back_by=person_of(request),
-                reason=request.POST.get("reason", ""),
+                reason=reason,
                 expected_champion=_looked_at(request),
             )
         except DomainError as refusal:
@@ -166,6 +167,7 @@ def rollback(request: HttpRequest) -> HttpResponse:
     context = {
         "champion": get_champion(),
         "before": promotion.version_before(),
+        "reason": reason,
         "error": error,
         "max_reason_length": promotion.MAX_REASON_LENGTH,
     }
