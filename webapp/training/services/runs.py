@@ -64,8 +64,8 @@ def request_run(
     Raises:
         NotAllowed: ``requested_by`` is no admin.
         RunRefused: Mode, seed or config is wrong, or a full run has no data folder.
-        NothingNew: The same labels, start and settings were tried already, and held
-            against the version that serves.
+        NothingNew: A head run with the same labels, start and settings was held
+            against the version that serves already; or it has no label to learn from.
         AlreadyRunning: Another run is queued or running.
     """
     if requested_by is not None and not has_role(requested_by, Role.ADMIN):
