@@ -4,15 +4,32 @@ import os
 from typing import Any
 
 import django
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.handlers.wsgi import LimitedStream, WSGIHandler, WSGIRequest
+from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.config.settings")
 
 
+class WholeStream(LimitedStream):
+    """Django's, but a body that ends before its Content-Length is a connection that
+    broke: its parser would take what had arrived for all of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        missing = self.limit - self._pos
+        wanted = missing if size is None or size < 0 else min(size, missing)
+        data: bytes = super().read(size)
+        if len(data) < wanted:
+            raise UnreadablePostError("the body ended before its Content-Length")
+        return data
+
+
 class Request(WSGIRequest):
     """Django's, which a charset that nobody knows makes raise before anything could
-    answer: ``Content-Type: text/html; x*=none''%41``."""
+    answer: ``Content-Type: text/html; x*=none''%41``. It knows whether its body was
+    ``cut_off``, which whoever looks for a form's token does not say."""
+
+    cut_off = False
 
     def __init__(self, environ: dict[str, Any]) -> None:
         content_type: str = environ.get("CONTENT_TYPE", "")
@@ -21,6 +38,15 @@ class Request(WSGIRequest):
         except ValueError:
             environ["CONTENT_TYPE"] = content_type.partition(";")[0]
         super().__init__(environ)
+        self._stream = WholeStream(environ["wsgi.input"], self._stream.limit)
+
+    def read(self, *args: Any, **kwargs: Any) -> bytes:
+        try:
+            data: bytes = super().read(*args, **kwargs)
+        except UnreadablePostError:
+            self.cut_off = True
+            raise
+        return data
 
 
 class Handler(WSGIHandler):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from django.http import UnreadablePostError
 from rest_framework import exceptions, parsers, serializers
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from webapp.core.errors import DomainError
+from webapp.core.responses import CUT_OFF_CODE, CUT_OFF_WORDS
 
 
 class JSONParser(parsers.JSONParser):
@@ -53,6 +55,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             status=error.http_status,
             headers=headers,
         )
+    if isinstance(error, UnreadablePostError):
+        return Response({"code": CUT_OFF_CODE, "detail": CUT_OFF_WORDS}, status=400)
     response = drf_exception_handler(error, context)
     if response is None:
         return None

@@ -13,11 +13,12 @@ from django.http import (
     HttpResponse,
     HttpResponseNotAllowed,
     StreamingHttpResponse,
+    UnreadablePostError,
 )
 
 from webapp.core.errors import DomainError
 from webapp.core.logs import route_of
-from webapp.core.responses import error_response, storage_away
+from webapp.core.responses import cut_off, error_response, storage_away
 from webapp.core.storage import StorageAway
 
 logger = logging.getLogger(__name__)
@@ -198,6 +199,8 @@ class ErrorPagesMiddleware:
                 "The site is very busy. Nothing was lost; please try again soon.",
                 retry_after_seconds=5,
             )
+        if isinstance(exception, UnreadablePostError):
+            return cut_off(request)
         if isinstance(exception, StorageAway):
             logger.error("files not available, %s: %s", route, exception)
             return storage_away(request)

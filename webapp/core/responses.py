@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
@@ -35,3 +37,15 @@ def storage_away(request: HttpRequest) -> HttpResponse:
         "try again soon.",
         retry_after_seconds=5,
     )
+
+
+CUT_OFF_CODE: Final = "cut_off"
+CUT_OFF_WORDS: Final = (
+    "The connection broke before all of it had arrived, so nothing was taken. Please "
+    "send it again."
+)
+
+
+def cut_off(request: HttpRequest) -> HttpResponse:
+    """What an ``UnreadablePostError`` is to whoever may still listen."""
+    return error_response(request, 400, CUT_OFF_CODE, CUT_OFF_WORDS)

@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webapp.core.middleware import CONTENT_SECURITY_POLICY
-from webapp.core.responses import error_response, storage_away
+from webapp.core.responses import cut_off, error_response, storage_away
 from webapp.core.storage import StorageAway
 
 _TOO_MUCH: Final[dict[type[Exception], str]] = {
@@ -92,7 +92,10 @@ def _error(request: HttpRequest, status: int) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form that was open for long, or cookies that are off; or a second log-in page,
-    which logging in on the first has made stale: that one leads on."""
+    which logging in on the first has made stale: that one leads on. A form that was
+    cut off has lost its token on the way."""
+    if getattr(request, "cut_off", False):
+        return cut_off(request)
     if request.user.is_authenticated and request.path == resolve_url(
         settings.LOGIN_URL
     ):
