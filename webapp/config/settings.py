@@ -240,6 +240,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 1,
     "socket_connect_timeout": 1,
     "max_retries": 1,
+    "interval_start": 0,
     # A worker waits for its next message on a connection that says nothing. Without
     # these it notices minutes late that the other end has gone, or come back.
     "socket_keepalive": True,
