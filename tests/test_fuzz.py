@@ -30,8 +30,8 @@ from tests.test_authorisation import World
 from tests.test_bad_input import zipped
 from webapp.accounts.visitors import COOKIE_NAME
 from webapp.photos.models import Photo
-from webapp.photos.services.batches import BatchRefused, delete_batch, submit_batch
-from webapp.photos.services.erasure import delete_photo
+from webapp.photos.services.batches import BatchRefused, submit_batch
+from webapp.photos.services.erasure import delete_batch, delete_photo
 from webapp.photos.services.intake import PhotoRefused, submit_photo
 from webapp.registry.services import promote_model_version, register_model_version
 

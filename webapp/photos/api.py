@@ -41,13 +41,13 @@ from webapp.photos.serializers import (
     ShareLinkSerializer,
     shown,
 )
-from webapp.photos.services.batches import (
-    delete_batch,
-    hash_files,
-    submit_batch,
-)
+from webapp.photos.services.batches import hash_files, submit_batch
 from webapp.photos.services.consent import set_consent
-from webapp.photos.services.erasure import delete_photo, delete_photos_of
+from webapp.photos.services.erasure import (
+    delete_batch,
+    delete_photo,
+    delete_photos_of,
+)
 from webapp.photos.services.intake import (
     MAX_IDEMPOTENCY_KEY_LENGTH,
     submit_photo,

@@ -43,12 +43,14 @@ class Batch(TimedModel):
 
     ``refused`` lists what was no photo: ``[{"position", "name", "reason"}, ...]``.
     ``idempotency_hash`` is of the key that came with them, of what was sent and of who
-    sent it; null without a key, and until all of it is taken in.
+    sent it; null without a key, and until all of it is taken in. Until then the batch
+    ``is_incomplete``, and for good where its process ends meanwhile.
     """
 
     visitor_key = models.CharField(max_length=64, db_index=True)
     refused = models.JSONField(default=list)
     idempotency_hash = models.CharField(max_length=64, null=True, unique=True)  # noqa: DJ001
+    is_incomplete = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         ordering = ["-created_at"]

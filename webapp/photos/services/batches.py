@@ -16,7 +16,7 @@ from ml.images import MAX_BYTES
 from webapp.core.errors import DomainError
 from webapp.photos.models import Batch, Photo
 from webapp.photos.selectors import photos_in
-from webapp.photos.services.erasure import delete_photo
+from webapp.photos.services.erasure import delete_batch, delete_photo
 from webapp.photos.services.intake import (
     PhotoRefused,
     idempotency_hashes,
@@ -92,13 +92,14 @@ def submit_batch(
     What is no photo is listed in ``refused`` and stops nothing. The same non-empty
     ``idempotency_key`` of the same visitor with the same ``upload_sha256`` returns
     the batch that is there. Raises ``BatchRefused`` where there are too many, or not
-    one photo; then none is kept.
+    one photo; then none is kept. Where the process ends before it returns, the sweep
+    removes what it had taken.
     """
     scope = f"{visitor_key}:{upload_sha256}"
     mark = next(iter(idempotency_hashes([scope], idempotency_key)), None)
     if known := _known_batch(mark):
         return known
-    batch = Batch.objects.create(visitor_key=visitor_key)
+    batch = Batch.objects.create(visitor_key=visitor_key, is_incomplete=True)
     refused: list[dict[str, object]] = []
     taken: list[Photo] = []
     position = 0
@@ -133,7 +134,7 @@ def submit_batch(
         batch.refused = refused
         with transaction.atomic():
             written = Batch.objects.filter(pk=batch.pk).update(
-                refused=refused, idempotency_hash=mark
+                refused=refused, idempotency_hash=mark, is_incomplete=False
             )
         if not written:
             raise BatchGone
@@ -181,13 +182,6 @@ def count_photos(files: Iterable[File[bytes]]) -> int:
         if count > MAX_PHOTOS:
             raise TooManyPhotos
     return count
-
-
-def delete_batch(*, batch: Batch) -> None:
-    """Remove a batch with all its photos."""
-    for photo in batch.photos.all():
-        delete_photo(photo=photo)
-    batch.delete()
 
 
 def _known_batch(mark: str | None) -> Batch | None:

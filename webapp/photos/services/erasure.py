@@ -23,7 +23,8 @@ _ERASING_SECONDS: Final = 12.0
 
 _DELETE_TRIES: Final = 3
 _ORPHAN_AFTER: Final = timedelta(minutes=10)
-"""Older than any upload under way: a younger file may still get its row."""
+"""Older than any upload under way: a younger file may still get its row, a younger
+batch the rest of its photos."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,13 @@ def _delete_once(photo: Photo) -> None:
         transaction.on_commit(lambda: _delete_file(photo.file_name))
 
 
+def delete_batch(*, batch: Batch) -> None:
+    """Remove a batch with all its photos."""
+    for photo in batch.photos.all():
+        delete_photo(photo=photo)
+    batch.delete()
+
+
 def delete_photos_of(*, visitor_key: str) -> int:
     """Remove all photos and batches of one browser; how many photos."""
     photos = list(Photo.objects.filter(visitor_key=visitor_key))
@@ -75,7 +83,11 @@ def delete_photos_of(*, visitor_key: str) -> int:
 
 
 def erase_expired_photos() -> int:
-    """Delete what has outlived its time or its API key; how many photos that were."""
+    """Delete what has outlived its time or its API key; how many photos that were.
+
+    With them go batches of which nobody was told, for their process ended while they
+    came in.
+    """
     expired = Photo.objects.filter(
         Q(expires_at__lt=timezone.now()) | Q(visitor_key__in=ended_visitor_keys())
     )
@@ -86,7 +98,10 @@ def erase_expired_photos() -> int:
             break
         delete_photo(photo=photo)
         erased += 1
-    Batch.objects.filter(photos__isnull=True, created_at__lt=_long_ago()).delete()
+    old = Batch.objects.filter(created_at__lt=_long_ago())
+    for batch in old.filter(is_incomplete=True):
+        delete_batch(batch=batch)
+    old.filter(photos__isnull=True).delete()
     return erased
 
 

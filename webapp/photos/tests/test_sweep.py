@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from django.db import IntegrityError, connection
 from django.db.models import F
 from django.utils import timezone
 
+from tests.pictures import astronaut, encode
 from webapp.photos import tasks
-from webapp.photos.models import Face, Photo
+from webapp.photos.models import Batch, Face, Photo
 from webapp.photos.services import erasure, processing
+from webapp.photos.services.batches import BatchGone, submit_batch
 from webapp.photos.services.erasure import (
     delete_photo,
     erase_expired_photos,
@@ -192,6 +195,26 @@ def test_what_is_not_erased_in_time_waits_for_the_next_minute(
     monkeypatch.undo()
 
     assert erase_expired_photos() == 2
+
+
+def test_batch_whose_process_ended_while_it_came_in_goes_with_its_photos() -> None:
+    picture = encode(astronaut())
+    whole = submit_batch(files=[("a.jpg", picture)], visitor_key="v" * 64, keep=True)
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        yield "a.jpg", picture
+        # What a process leaves that is killed now.
+        erase_expired_photos()
+        assert Photo.objects.exclude(batch=whole).count() == 1
+        Batch.objects.update(created_at=timezone.now() - timedelta(minutes=11))
+        erase_expired_photos()
+        yield "b.jpg", picture
+
+    with pytest.raises(BatchGone):
+        submit_batch(files=files(), visitor_key="v" * 64, keep=True)
+
+    assert list(Batch.objects.all()) == [whole]
+    assert [photo.batch for photo in Photo.objects.all()] == [whole]
 
 
 def test_deleted_photo_leaves_no_file() -> None:

@@ -20,8 +20,7 @@ from webapp.photos.selectors import (
     photos_in,
     photos_of,
 )
-from webapp.photos.services.batches import delete_batch
-from webapp.photos.services.erasure import delete_photos_of
+from webapp.photos.services.erasure import delete_batch, delete_photos_of
 from webapp.photos.views.common import is_htmx, see_other
 
 _PER_PAGE = 24
