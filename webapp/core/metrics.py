@@ -27,9 +27,9 @@ STAGE_SECONDS: Final = Histogram(
     ["stage"],
     buckets=_BUCKETS,
 )
-"""Stages: ``decode`` and ``store`` in the web process; ``wait`` from the upload to
-the claim, ``load``, ``detect``, ``classify`` and ``finish`` in the worker; ``total``
-from the upload to the result."""
+"""Stages: ``decode`` and ``store`` in the web process; ``wait`` until the claim, from
+the upload or from when another try was due, ``load``, ``detect``, ``classify`` and
+``finish`` in the worker; ``total`` from the upload to the result."""
 
 REFUSALS: Final = Counter(
     "mien_uploads_refused", "Uploads that were refused, by the code of why.", ["code"]

@@ -3,6 +3,8 @@
 Whoever claims a photo gets a lease with a token; every later step is an UPDATE on
 that token. A lease lasts seconds and is renewed while the work goes on, so that
 the photo of a killed worker is free again soon, and that of a slow one stays its.
+Leases and due times are told by the database's clock, the same to all hosts; and
+what lies further ahead than anybody sets it was set before that clock went back.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import default_storage
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Now
 from django.utils import timezone
 from PIL import Image
 
@@ -48,6 +52,7 @@ LEASE_SECONDS: Final = 4.0
 _RENEW_EVERY_SECONDS: Final = 1.0
 _MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
 _AGAIN_AFTER_SECONDS: Final = 5.0
+_CLOCK_SLACK_SECONDS: Final = 1.0
 _PATIENCE: Final = timedelta(hours=1)
 """So long after its upload a photo waits for what is no fault of its own."""
 
@@ -110,14 +115,14 @@ def process_claimed_photo(*, photo: Photo) -> None:
 
 
 def give_back_photo(
-    *, photo: Photo, reason: FailureReason, expired_at: datetime | None = None
+    *, photo: Photo, reason: FailureReason, unless_renewed: bool = False
 ) -> bool:
     """End a lease without a result: queued again, or failed after the last
-    attempt. False where the lease was lost meanwhile, or renewed beyond
-    ``expired_at``."""
+    attempt. False where the lease was lost meanwhile, or with ``unless_renewed`` is
+    not as ``photo`` has it any more."""
     mine = _held(photo)
-    if expired_at is not None:
-        mine = mine.filter(lease_expires_at__lt=expired_at)
+    if unless_renewed:
+        mine = mine.filter(lease_expires_at=photo.lease_expires_at)
     if photo.attempts >= MAX_ATTEMPTS:
         failed = mine.update(
             status=PhotoStatus.FAILED,
@@ -130,7 +135,7 @@ def give_back_photo(
         return bool(failed)
     given_back = mine.update(
         status=PhotoStatus.QUEUED,
-        queued_at=timezone.now(),
+        queued_at=Now(),
         lease_token=None,
         lease_expires_at=None,
     )
@@ -154,7 +159,7 @@ def _put_off(photo: Photo, reason: FailureReason) -> None:
         return
     _held(photo).update(
         status=PhotoStatus.QUEUED,
-        queued_at=timezone.now() + timedelta(seconds=_AGAIN_AFTER_SECONDS),
+        queued_at=_in_seconds(_AGAIN_AFTER_SECONDS),
         attempts=F("attempts") - 1,
         lease_token=None,
         lease_expires_at=None,
@@ -167,17 +172,21 @@ def sweep_photos() -> int:
     Expired leases end; and where fewer messages lie in the queue than photos wait,
     the oldest photos get a new one. Runs any number of times, also at once.
     """
-    now = timezone.now()
     stranded = Photo.objects.filter(
-        status=PhotoStatus.PROCESSING, lease_expires_at__lt=now
+        Q(lease_expires_at__lt=Now())
+        | Q(lease_expires_at__gt=_in_seconds(LEASE_SECONDS + _CLOCK_SLACK_SECONDS)),
+        status=PhotoStatus.PROCESSING,
     ).order_by("lease_expires_at")[:_SWEEP_LIMIT]
     moved = sum(
-        give_back_photo(photo=photo, reason=FailureReason.WORKER_LOST, expired_at=now)
+        give_back_photo(
+            photo=photo, reason=FailureReason.WORKER_LOST, unless_renewed=True
+        )
         for photo in stranded
     )
     waiting = Photo.objects.filter(
+        Q(queued_at__lt=_in_seconds(-_MESSAGE_LOST_AFTER_SECONDS))
+        | Q(queued_at__gt=_in_seconds(_AGAIN_AFTER_SECONDS + _CLOCK_SLACK_SECONDS)),
         status=PhotoStatus.QUEUED,
-        queued_at__lt=now - timedelta(seconds=_MESSAGE_LOST_AFTER_SECONDS),
     ).order_by("queued_at")
     owed = waiting.count()
     messages = count_waiting_messages() if owed else 0
@@ -348,5 +357,10 @@ def _lease_kept(photo: Photo) -> Iterator[None]:
         stop.set()
 
 
-def _lease_end() -> datetime:
-    return timezone.now() + timedelta(seconds=LEASE_SECONDS)
+def _lease_end() -> CombinedExpression:
+    return _in_seconds(LEASE_SECONDS)
+
+
+def _in_seconds(seconds: float) -> CombinedExpression:
+    """So long after now, or before it, by the database's clock."""
+    return Now() + timedelta(seconds=seconds)

@@ -37,6 +37,8 @@ from webapp.registry.models import ModelVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+_now = timezone.now
+
 
 @pytest.fixture(autouse=True)
 def empty_queue() -> None:
@@ -103,6 +105,45 @@ def test_lease_that_is_renewed_while_the_sweep_runs_stays_its_workers(
 
     photo.refresh_from_db()
     assert photo.status == "processing"
+
+
+def test_photo_of_a_killed_worker_waits_for_no_clock_that_went_back() -> None:
+    photo = PhotoFactory()
+    claim_photo(photo_id=photo.pk)
+    Photo.objects.update(lease_expires_at=timezone.now() + timedelta(hours=1))
+
+    assert sweep_photos() == 1
+
+    photo.refresh_from_db()
+    assert photo.status == "queued"
+
+
+def test_photo_that_waits_waits_for_no_clock_that_went_back() -> None:
+    aged_photo(-3600)
+
+    assert sweep_photos() == 1
+
+    assert count_waiting_messages() == 1
+
+
+def test_host_whose_clock_is_wrong_neither_takes_nor_keeps_a_photo_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An hour ahead and an hour behind: the database's clock is the same to all."""
+    for hours in (1, -1):
+        photo = PhotoFactory()
+        monkeypatch.setattr(
+            processing.timezone, "now", lambda h=hours: _now() + timedelta(hours=h)
+        )
+
+        claim_photo(photo_id=photo.pk)
+        sweep_photos()
+        photo.refresh_from_db()
+        assert photo.status == "processing"
+        assert photo.lease_expires_at is not None
+        assert abs(photo.lease_expires_at - _now()) < timedelta(seconds=10)
+
+        monkeypatch.undo()
 
 
 def test_without_a_broker_the_sweep_waits_and_the_photo_stays(
