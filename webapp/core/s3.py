@@ -49,12 +49,14 @@ class DurableS3Storage(S3Storage):
     def get_default_settings(self) -> dict[str, Any]:
         return {
             **super().get_default_settings(),
-            # For a moment's hiccup; whoever waits must hear soon. A request that
-            # was sent twice wrote the same object twice.
+            # For a moment's hiccup; whoever waits must hear soon, and a worker well
+            # within the time that a photo has: both tries of a store that hangs take
+            # some ten seconds. A request that was sent twice wrote the same object
+            # twice.
             "client_config": Config(
                 connect_timeout=2,
-                read_timeout=10,
-                retries={"total_max_attempts": 3, "mode": "standard"},
+                read_timeout=4,
+                retries={"total_max_attempts": 2, "mode": "standard"},
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
                 max_pool_connections=20,

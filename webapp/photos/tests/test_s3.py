@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -163,6 +165,27 @@ def test_object_without_a_row_is_swept_once_it_is_old(
 
     assert erasure.remove_orphan_files() == 1
     assert not store.exists("photos/00/orphan.jpg")
+
+
+@pytest.mark.timed
+@pytest.mark.django_db
+def test_photo_waits_for_a_store_that_hangs_within_the_time_it_has(
+    champion: ModelVersion, settings: LazySettings
+) -> None:
+    warm, photo = PhotoFactory(), PhotoFactory()
+    tasks.process_photo(str(warm.pk))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        use_store(settings, f"s3://key:secret@127.0.0.1:{port}/photos?tls=0")
+        began_at = time.monotonic()
+
+        tasks.process_photo(str(photo.pk))
+
+        seconds = time.monotonic() - began_at
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
+    # Else it would be interrupted first, which counts as an attempt.
+    assert seconds < 0.75 * settings.CELERY_TASK_SOFT_TIME_LIMIT
 
 
 @pytest.mark.django_db
