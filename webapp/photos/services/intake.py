@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import threading
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def submit_photo(
     visitor_key: str,
     keep: bool = False,
     train: bool = False,
-    idempotency_scopes: Sequence[str] = ("",),
+    idempotency_scopes: Sequence[str] = (),
     idempotency_key: str = "",
     batch: Batch | None = None,
     position: int = 0,
@@ -169,16 +170,24 @@ def _upload_sha256(data: bytes, *, keep: bool, train: bool) -> str:
 
 
 def idempotency_hashes(scopes: Sequence[str], key: str) -> list[str]:
-    """One for each scope; none without a key."""
+    """One for each scope; none without a key. A key without a scope would be
+    everybody's: ``ValueError``."""
     if not key:
         return []
+    if not scopes:
+        raise ValueError("an idempotency key needs a scope")
     if len(key) > MAX_IDEMPOTENCY_KEY_LENGTH:
         raise DomainError(
             f"The Idempotency-Key is longer than {MAX_IDEMPOTENCY_KEY_LENGTH} "
             "characters: use a UUID.",
             code="idempotency_key_too_long",
         )
-    return [hashlib.sha256(f"{scope}:{key}".encode()).hexdigest() for scope in scopes]
+    # As JSON: glued together, the address 2001:db8::1 with the key "2:k" would be that
+    # of 2001:db8::1:2 with the key "k".
+    return [
+        hashlib.sha256(json.dumps([scope, key]).encode()).hexdigest()
+        for scope in scopes
+    ]
 
 
 def _known_photo(

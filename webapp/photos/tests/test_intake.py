@@ -245,6 +245,23 @@ def test_same_key_of_somebody_else_is_another_photo() -> None:
     assert submit(data, KEY, "a").pk != submit(data, KEY, "b").pk
 
 
+def test_end_of_an_address_and_beginning_of_a_key_are_not_taken_for_each_other() -> (
+    None
+):
+    data = encode(astronaut())
+
+    first = submit(data, "2:" + KEY, "2001:db8::1")
+
+    assert submit(data, KEY, "2001:db8::1:2").pk != first.pk
+
+
+def test_key_without_a_scope_is_nobodys() -> None:
+    with pytest.raises(ValueError, match="scope"):
+        submit_photo(
+            data=encode(astronaut()), visitor_key="v" * 64, idempotency_key=KEY
+        )
+
+
 def test_later_scope_returns_the_photo_of_the_same_visitor_alone() -> None:
     data = encode(astronaut())
     first = submit(data, KEY, "address")
