@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from typing import Final
 
 from ml import images
+from ml.manifest import ModelFileError
+from ml.runtime import ProviderUnavailable
 from ml.types import DetectedFace, EmotionScores
 from webapp.core.errors import DomainError
 from webapp.photos.services.intake import PhotoRefused
@@ -16,12 +19,15 @@ FRAME_MAX_SIDE_PX: Final = 640
 MAX_FRAME_BYTES: Final = 512 * 1024
 _WAIT_SECONDS: Final = 0.5
 
+logger = logging.getLogger(__name__)
+
 _reading = threading.BoundedSemaphore(2)
 """Frames read at a time by one web process; the next one waits, or is dropped."""
 
 
 class LiveBusy(DomainError):
-    """Too many live views at once; the browser slows down."""
+    """Too many live views at once, or no model that can read; the browser slows
+    down."""
 
     code = "busy"
     http_status = 503
@@ -64,7 +70,8 @@ def read_frame(*, data: bytes) -> LiveReading:
         scores = serving.classifier.read(image.pixels, found).scores
     except images.ImageRefused as refusal:
         raise PhotoRefused(refusal) from refusal
-    except NoModelServes as error:
+    except (NoModelServes, ModelFileError, ProviderUnavailable) as error:
+        logger.warning("no live view: %s", error)
         raise LiveBusy("No model is ready yet. Please try again soon.") from error
     finally:
         _reading.release()

@@ -34,6 +34,7 @@ from ml.inference import Reading
 from ml.labels import EMOTIONS
 from ml.preprocessing import UInt8Array, crop_faces
 from ml.quality import face_quality
+from ml.runtime import ProviderUnavailable
 from ml.types import DetectedFace, FaceQuality
 from webapp.core.metrics import PHOTOS_ENDED, PREDICTIONS, STAGE_SECONDS, stage
 from webapp.core.storage import StorageAway
@@ -86,8 +87,8 @@ def process_claimed_photo(*, photo: Photo) -> None:
     """Read every face of a claimed photo and finish it, or give it back.
 
     Never raises for what a photo or a model can do: the photo then waits for its
-    next attempt or is failed, with a reason. Where the store is away or no model
-    serves, no attempt is counted.
+    next attempt or is failed, with a reason. Where the store is away, no model serves
+    or this host lacks what networks are to run on, no attempt is counted.
     """
     try:
         with _lease_kept(photo):
@@ -98,7 +99,7 @@ def process_claimed_photo(*, photo: Photo) -> None:
     except DatabaseError:
         # The row cannot be written now; the lease runs out and the sweep sees to it.
         raise
-    except NoModelServes as error:
+    except (NoModelServes, ProviderUnavailable) as error:
         logger.error("photo %s: %s", photo.pk, error)
         _put_off(photo, FailureReason.MODEL)
     except StorageAway as error:

@@ -78,12 +78,14 @@ class ModelServer:
     def warm_up(self) -> None:
         """Load both networks and run each once: the first run is the slowest.
 
-        Raises ``NoModelServes``.
+        Raises ``NoModelServes``, or ``ProviderUnavailable`` before the database or the
+        store is asked for anything.
         """
+        detector = self.detector
         spec = self.champion().classifier.manifest.input
         blank = np.zeros((1, spec.size_px, spec.size_px, spec.channels), np.uint8)
         self.champion().classifier.read_crops(blank)
-        self.detector.detect(Image.new("RGB", (640, 480)))
+        detector.detect(Image.new("RGB", (640, 480)))
 
     def _load(self, champion: ModelVersion) -> None:
         try:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime as ort
 import pytest
 from django.conf import LazySettings
 
+from ml.runtime import CPU
 from tests.models import write_tiny_model
 from webapp.photos.services.serving import ModelServer
 from webapp.registry.models import ModelVersion
@@ -30,3 +32,10 @@ def champion(db: None, tmp_path: Path) -> ModelVersion:
     promote_model_version(model_version=version, promoted_by=None, reason="test")
     version.refresh_from_db()
     return version
+
+
+@pytest.fixture
+def missing_gpu(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is to use a GPU, on any machine."""
+    settings.INFERENCE_PROVIDER = "cuda"
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])

@@ -12,6 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from ml.runtime import ProviderUnavailable
 from tests.models import write_tiny_model
 from tests.pictures import encode, landscape
 from webapp.photos import tasks
@@ -26,6 +27,7 @@ from webapp.photos.models import (
 )
 from webapp.photos.services import processing
 from webapp.photos.services.erasure import delete_photo
+from webapp.photos.services.serving import ModelServer
 from webapp.photos.tests.factories import PhotoFactory
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import promote_model_version, register_model_version
@@ -219,6 +221,25 @@ def test_without_any_model_the_photo_waits_and_is_read_once_there_is_one(
 
     photo.refresh_from_db()
     assert photo.status == PhotoStatus.DONE
+
+
+def test_host_without_the_gpu_that_it_is_to_use_takes_no_attempt_from_a_photo(
+    champion: ModelVersion, missing_gpu: None
+) -> None:
+    photo = PhotoFactory()
+
+    for _ in range(MAX_ATTEMPTS + 1):
+        tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
+
+
+def test_host_without_the_gpu_that_it_is_to_use_hears_so_without_any_model(
+    missing_gpu: None,
+) -> None:
+    with pytest.raises(ProviderUnavailable):
+        ModelServer().warm_up()
 
 
 def test_without_any_model_for_an_hour_the_photo_fails_and_says_so() -> None:

@@ -21,6 +21,7 @@ from django.test import Client
 from django.utils import timezone
 from PIL import Image
 
+from tests.models import write_tiny_model
 from tests.pictures import (
     JPEG_SCAN,
     astronaut,
@@ -33,6 +34,7 @@ from webapp.core.errors import NotFound
 from webapp.photos import tasks
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo, Prediction, ShareLink
+from webapp.photos.services import live
 from webapp.photos.services.batches import (
     MAX_BATCH_BYTES,
     MAX_PHOTOS,
@@ -44,8 +46,10 @@ from webapp.photos.services.erasure import (
     delete_photos_of,
     erase_expired_photos,
 )
+from webapp.photos.services.serving import ModelServer
 from webapp.photos.services.sharing import create_share_link
 from webapp.registry.models import ModelVersion
+from webapp.registry.services import promote_model_version, register_model_version
 
 pytestmark = pytest.mark.django_db
 
@@ -711,6 +715,27 @@ class TestLive:
 
         assert client.post("/api/v1/live", {"frame": broken}).status_code == 415
         assert client.post("/api/v1/live", {}).json()["code"] == "no_image"
+
+    @pytest.mark.parametrize("fault", ["numbers", "gpu"])
+    def test_frame_that_no_model_can_read_is_put_off(
+        self,
+        client: Client,
+        request: pytest.FixtureRequest,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        fault: str,
+    ) -> None:
+        monkeypatch.setattr(live, "model_server", ModelServer())
+        if fault == "gpu":
+            request.getfixturevalue("missing_gpu")
+        bias = (float("nan"), 0, 0, 0) if fault == "numbers" else ()
+        version = register_model_version(path=write_tiny_model(tmp_path, "t-1", bias))
+        promote_model_version(model_version=version, promoted_by=None, reason="test")
+
+        response = self.frame(client, astronaut())
+
+        assert response.status_code == 503
+        assert response["Retry-After"] == "1"
 
     def test_frame_that_takes_long_to_decode_is_refused(self, client: Client) -> None:
         data = with_repeated(Image.new("L", (4900, 4900)), JPEG_SCAN, 1500)
