@@ -20,14 +20,16 @@ MAX_LINKS: Final = 20
 
 
 def create_share_link(*, photo: Photo) -> tuple[ShareLink, str]:
-    """A new link and its token, which is shown once and never stored.
+    """A new link and its token, which is shown once and never stored. It ends with the
+    photo, where that comes first.
 
     Raises ``Conflict`` where a photo has ``MAX_LINKS`` that still open it, and
     ``NotFound`` where it was deleted meanwhile.
     """
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
-        lock_photo(photo_id=photo.pk)
+        erased_at = lock_photo(photo_id=photo.pk).expires_at
+        ends_at = timezone.now() + timedelta(days=SHARE_DAYS)
         if open_links_to(photo=photo).count() >= MAX_LINKS:
             raise Conflict(
                 f"This photo has {MAX_LINKS} links already. Please revoke one first."
@@ -35,7 +37,7 @@ def create_share_link(*, photo: Photo) -> tuple[ShareLink, str]:
         link = ShareLink.objects.create(
             photo=photo,
             token_sha256=hash_token(token),
-            expires_at=timezone.now() + timedelta(days=SHARE_DAYS),
+            expires_at=min(ends_at, erased_at) if erased_at else ends_at,
         )
     return link, token
 

@@ -9,7 +9,7 @@ import re
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -662,6 +662,28 @@ class TestTwoTabs:
             submit_batch(files=files(), visitor_key="v" * 64)
 
         assert not Photo.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("choices", "lasts", "words"),
+        [
+            ({}, timedelta(hours=24), "23\xa0hours"),
+            ({"keep": "true"}, timedelta(days=7), "6\xa0days"),
+        ],
+        ids=["erased", "kept"],
+    )
+    def test_link_lasts_no_longer_than_its_photo_and_the_page_says_how_long(
+        self, client: Client, choices: dict[str, str], lasts: timedelta, words: str
+    ) -> None:
+        given = give(client, **choices)["id"]
+
+        page = client.post(f"/photos/{given}/share/", follow=True).content.decode()
+        link = client.post(f"/api/v1/photos/{given}/links").json()
+
+        assert re.search(rf"can see the photo for <time [^>]*>{words}", page)
+        ends_at = datetime.fromisoformat(link["expires_at"])
+        assert timedelta() <= timezone.now() + lasts - ends_at < timedelta(minutes=1)
+        erased_at = Photo.objects.get().expires_at
+        assert erased_at is None or ends_at <= erased_at
 
     def test_deleted_photo_is_not_shared(self, client: Client) -> None:
         photo = Photo.objects.get(pk=give(client)["id"])

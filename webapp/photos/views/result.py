@@ -31,11 +31,7 @@ from webapp.photos.selectors import (
 from webapp.photos.serializers import PhotoSerializer
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo
-from webapp.photos.services.sharing import (
-    SHARE_DAYS,
-    create_share_link,
-    revoke_share_links,
-)
+from webapp.photos.services.sharing import create_share_link, revoke_share_links
 from webapp.photos.views.common import (
     is_htmx,
     own_photo,
@@ -160,6 +156,7 @@ def _render_result(
 ) -> HttpResponse:
     outcome = get_photo_result(photo=photo)
     polls = _polls_so_far(request)
+    links = [] if share_token else list(open_links_to(photo=photo))
     context = {
         "photo": photo,
         "result": outcome,
@@ -169,8 +166,9 @@ def _render_result(
         "next_poll": polls + 1,
         "secret": secret,
         "share_token": share_token,
-        "links": 0 if share_token else open_links_to(photo=photo).count(),
-        "share_days": SHARE_DAYS,
+        "links": len(links),
+        # Of the newest: the one that is shown, where one is.
+        "share_ends_at": links[0].expires_at if links else None,
         "consent": consent_text,
     }
     template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
