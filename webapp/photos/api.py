@@ -52,7 +52,7 @@ from webapp.photos.services.intake import (
     MAX_IDEMPOTENCY_KEY_LENGTH,
     submit_photo,
 )
-from webapp.photos.services.live import read_frame
+from webapp.photos.services.live import MAX_FRAME_BYTES, read_frame
 from webapp.photos.services.sharing import create_share_link, revoke_share_links
 from webapp.photos.views.common import count_request, count_uploads
 
@@ -347,7 +347,7 @@ class BatchesView(VisitorView):
                 "first batch."
             )
         ],
-        responses={202: PhotoBatchSerializer, **_REFUSALS},
+        responses={202: PhotoBatchSerializer, 409: _ERROR, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
         fields = validated(
@@ -403,6 +403,11 @@ class LiveView(VisitorView):
     @extend_schema(
         operation_id="read_frame",
         summary="Read one frame of the live view; nothing of it is stored",
+        description=(
+            f"As a photo, but {MAX_FRAME_BYTES // 1024} KB at most. It is read at "
+            "once; where the site is busy or no model is ready the answer is 503 with "
+            "`Retry-After`."
+        ),
         request={"multipart/form-data": FrameSerializer},
         responses={200: LiveSerializer, **_REFUSALS},
     )

@@ -92,7 +92,10 @@ class PhotoSerializer(serializers.Serializer[PhotoResult]):
 
 class AcceptedSerializer(PhotoSerializer):
     secret = serializers.SerializerMethodField(
-        help_text="Opens this photo to whoever holds it: keep it to yourself."
+        help_text=(
+            "Whoever holds it may do with this photo what you may: see, change, share "
+            "and delete it. Keep it to yourself."
+        )
     )
 
     def get_secret(self, result: PhotoResult) -> str:

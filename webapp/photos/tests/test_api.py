@@ -333,6 +333,32 @@ def test_schema_says_what_is_answered_to_a_wrong_key_and_a_wrong_type(
     assert {} in operations["get"]["security"]
 
 
+def test_schema_knows_what_a_batch_and_a_frame_may_be_answered(
+    client: Client,
+) -> None:
+    paths = client.get("/api/schema/?format=json").json()["paths"]
+
+    assert "409" in paths["/api/v1/batches"]["post"]["responses"]
+    assert "512 KB" in paths["/api/v1/live"]["post"]["description"]
+
+
+def test_client_with_the_secret_alone_may_do_what_the_owner_may(
+    client: Client,
+) -> None:
+    """It may be the owner, whose first answer with the cookie was lost."""
+    accepted = post(client).json()
+    url, owner = f"/api/v1/photos/{accepted['id']}", Client()
+    secret = {"X-Photo-Secret": accepted["secret"]}
+
+    changed = owner.patch(
+        url, {"keep": True}, content_type="application/json", headers=secret
+    )
+
+    assert changed.json()["keep"] is True
+    assert owner.post(f"{url}/links", headers=secret).status_code == 201
+    assert owner.delete(url, headers=secret).status_code == 204
+
+
 def test_schema_describes_the_api_and_swagger_is_served(client: Client) -> None:
     schema = client.get("/api/schema/?format=json").json()
 
