@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ml import images
 from ml.labels import EMOTIONS, Emotion
-from webapp.core.errors import NotFound
+from webapp.core.errors import DomainError, NotFound
 from webapp.photos.models import FailureReason, Prediction
 from webapp.photos.selectors import FAILURE_WORDS, FaceResult, PhotoResult
 
@@ -27,6 +29,12 @@ _EDGE_COLOUR: Final = "#101418"
 _CAPTION: Final = "Mien reads appearance, not feelings."
 
 UNREADABLE_WORDS: Final = FAILURE_WORDS[FailureReason.UNREADABLE]
+
+_drawing = threading.BoundedSemaphore(2)
+"""Pictures that one web process draws at a time: a large one takes a core for more
+than a second."""
+
+_WAIT_SECONDS: Final = 5.0
 
 CSV_COLUMNS: Final = (
     "photo",
@@ -44,6 +52,28 @@ CSV_COLUMNS: Final = (
     "hints",
     "model_version",
 )
+
+
+class DrawingBusy(DomainError):
+    """Too many pictures are asked for at once."""
+
+    code = "busy"
+    http_status = 503
+    retry_after_seconds = 5
+
+
+@contextmanager
+def turn_to_draw() -> Iterator[None]:
+    """Around what draws a picture. Raises ``DrawingBusy`` where too many wait."""
+    if not _drawing.acquire(timeout=_WAIT_SECONDS):
+        raise DrawingBusy(
+            "The site is drawing as many pictures as it can. Please try again in a few "
+            "seconds."
+        )
+    try:
+        yield
+    finally:
+        _drawing.release()
 
 
 def heat_map(prediction: Prediction, emotion: Emotion) -> bytes:

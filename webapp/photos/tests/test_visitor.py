@@ -31,7 +31,7 @@ from tests.pictures import (
     with_repeated,
 )
 from webapp.core.errors import NotFound
-from webapp.photos import tasks
+from webapp.photos import rendering, tasks
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo, Prediction, ShareLink
 from webapp.photos.services import live
@@ -443,6 +443,22 @@ class TestShareLink:
 
 
 class TestDownloads:
+    def test_picture_that_cannot_be_drawn_in_time_is_asked_for_again(
+        self, client: Client, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rendering, "_WAIT_SECONDS", 0.01)
+        page = done(client)
+        addresses = [f"{page}{name}" for name in ("mien.png", "thumbnail", "heat/1")]
+
+        with rendering.turn_to_draw(), rendering.turn_to_draw():
+            busy = [client.get(address) for address in addresses]
+
+        for response in busy:
+            assert response.status_code == 503
+            assert response["Retry-After"] == "5"
+        for address in addresses:
+            assert client.get(address).status_code == 200
+
     def test_annotated_photo_is_a_png_with_the_boxes_drawn(
         self, client: Client, champion: ModelVersion
     ) -> None:

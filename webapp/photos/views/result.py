@@ -70,7 +70,9 @@ def image(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponseBase:
 @require_safe
 def thumbnail(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     with _open_file(visible_photo(request, photo_id)) as handle:
-        data = rendering.thumbnail(handle.read())
+        stored = handle.read()
+    with rendering.turn_to_draw():
+        data = rendering.thumbnail(stored)
     return _unkept(HttpResponse(data, content_type="image/jpeg"))
 
 
@@ -92,9 +94,11 @@ def shared_heat(request: HttpRequest, token: str, index: int) -> HttpResponse:
 @require_safe
 def annotated(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     photo = visible_photo(request, photo_id)
+    outcome = get_photo_result(photo=photo)
     with _open_file(photo) as handle:
-        picture = rendering.stored_picture(handle.read())
-    data = rendering.annotated_photo(picture, get_photo_result(photo=photo))
+        stored = handle.read()
+    with rendering.turn_to_draw():
+        data = rendering.annotated_photo(rendering.stored_picture(stored), outcome)
     return _download(data, "image/png", "mien.png")
 
 
@@ -222,7 +226,8 @@ def _heat_response(request: HttpRequest, photo: Photo, index: int) -> HttpRespon
         if wanted in [known.value for known in EMOTIONS]
         else max(EMOTIONS, key=lambda known: getattr(prediction, known.value))
     )
-    data = rendering.heat_map(prediction, emotion)
+    with rendering.turn_to_draw():
+        data = rendering.heat_map(prediction, emotion)
     return _unkept(HttpResponse(data, content_type="image/png"))
 
 
