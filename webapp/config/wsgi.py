@@ -16,7 +16,7 @@ class WholeStream(LimitedStream):
     broke: its parser would take what had arrived for all of it."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        missing = self.limit - self._pos
+        missing = self.limit - self._pos  # type: ignore[attr-defined]
         wanted = missing if size is None or size < 0 else min(size, missing)
         data: bytes = super().read(size)
         if len(data) < wanted:
@@ -38,7 +38,8 @@ class Request(WSGIRequest):
         except ValueError:
             environ["CONTENT_TYPE"] = content_type.partition(";")[0]
         super().__init__(environ)
-        self._stream = WholeStream(environ["wsgi.input"], self._stream.limit)
+        limit = self._stream.limit  # type: ignore[attr-defined]
+        self._stream = WholeStream(environ["wsgi.input"], limit)  # type: ignore[assignment]
 
     def read(self, *args: Any, **kwargs: Any) -> bytes:
         try:

@@ -1,11 +1,18 @@
-"""One way to say that something went wrong: a page to people, JSON to programs."""
+"""What many views answer: that something went wrong, to people as a page and to
+programs as JSON; and where to look next."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    JsonResponse,
+)
 from django.shortcuts import render
+from django.urls import reverse
 
 
 def error_response(
@@ -49,3 +56,15 @@ CUT_OFF_WORDS: Final = (
 def cut_off(request: HttpRequest) -> HttpResponse:
     """What an ``UnreadablePostError`` is to whoever may still listen."""
     return error_response(request, 400, CUT_OFF_CODE, CUT_OFF_WORDS)
+
+
+def is_htmx(request: HttpRequest) -> bool:
+    """Whether htmx asks, for a part of a page (django-htmx's middleware knows)."""
+    return bool(getattr(request, "htmx", False))
+
+
+def see_other(to: str, *args: Any, **kwargs: Any) -> HttpResponse:
+    """303: what was posted is done, go and look there."""
+    response = HttpResponseRedirect(reverse(to, args=args, kwargs=kwargs))
+    response.status_code = 303
+    return response

@@ -33,6 +33,7 @@ from webapp.accounts.services import (
     withdraw_invitation,
 )
 from webapp.core.errors import DomainError, NotFound
+from webapp.core.responses import see_other
 from webapp.curation import pictures, selectors
 from webapp.curation.charts import count_rows, day_plot, share_rows
 from webapp.curation.errors import Paused
@@ -45,7 +46,6 @@ from webapp.curation.models import (
 )
 from webapp.curation.receipts import VERDICT_WORDS
 from webapp.curation.services import claims, quality, transfer, votes
-from webapp.photos.views.common import see_other
 
 REASON_WORDS: Final[dict[str, str]] = {
     Reason.FLAG: "A visitor said it is wrong",

@@ -26,7 +26,7 @@ from webapp.photos.api import (
     validated,
     visible_photo,
 )
-from webapp.photos.views.common import count_request
+from webapp.photos.limits import count_request
 
 _ERROR = OpenApiResponse(ErrorSerializer)
 
@@ -63,10 +63,11 @@ class FlagView(VisitorView):
     )
     def post(self, request: Request, photo_id: uuid.UUID, index: int) -> Response:
         face = face_of(visible_photo(request, photo_id), index)
-        fields = validated(FlagSerializer(data=request.data), "bad_verdict", "verdict")
         known = visitor_of(request)
         visitor = known or new_visitor()
+        # What is wrong in it counts, too: to find that out costs as much.
         count_request(request, "flag", known)
+        fields = validated(FlagSerializer(data=request.data), "bad_verdict", "verdict")
         flag = submit_flag(face=face, visitor_key=visitor.key, **fields)
         page = reverse("flags:receipt", args=[flag.pk, receipt_secret(flag.pk)])
         response = private(

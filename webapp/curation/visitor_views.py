@@ -12,11 +12,13 @@ from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
 from webapp.core.errors import NotFound
+from webapp.core.responses import see_other
 from webapp.curation.models import Correction
 from webapp.curation.receipts import get_receipt, receipt_secret
 from webapp.curation.services.flags import retract_flag, submit_flag
+from webapp.photos.limits import count_request
 from webapp.photos.models import Face, Photo
-from webapp.photos.views.common import count_request, see_other, visible_photo
+from webapp.photos.views.common import visible_photo
 
 
 @require_POST

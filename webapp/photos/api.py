@@ -24,6 +24,7 @@ from webapp.core.errors import DomainError, NotAllowed
 from webapp.core.rates import client_address
 from webapp.photos.access import photo_secret
 from webapp.photos.consent import TRAINING, retention_words
+from webapp.photos.limits import count_request, count_uploads
 from webapp.photos.models import Batch, Photo
 from webapp.photos.selectors import (
     get_batch,
@@ -54,7 +55,6 @@ from webapp.photos.services.intake import (
 )
 from webapp.photos.services.live import MAX_FRAME_BYTES, read_frame
 from webapp.photos.services.sharing import create_share_link, revoke_share_links
-from webapp.photos.views.common import count_request, count_uploads
 
 SECRET_HEADER = "X-Photo-Secret"  # noqa: S105
 _LISTED = 100

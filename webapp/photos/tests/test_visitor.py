@@ -808,6 +808,19 @@ class TestRates:
         assert 0 < int(response.headers["Retry-After"]) <= 3600
         assert response.json()["code"] == "rate_limited"
 
+    def test_flag_that_says_nothing_of_use_counts(
+        self, client: Client, champion: ModelVersion, settings: LazySettings
+    ) -> None:
+        settings.RATES = {**settings.RATES, "upload": "", "flag": "2/hour"}
+        address = f"/api/v1{done(client)}faces/1/flag"
+
+        answers = [
+            client.post(address, {"verdict": "odd"}, "application/json").status_code
+            for _ in range(3)
+        ]
+
+        assert answers == [400, 400, 429]
+
     @pytest.mark.parametrize(
         ("path", "address"),
         [("/api/v1/batches", "192.0.2.3"), ("/photos/", "192.0.2.4")],

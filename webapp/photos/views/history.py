@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.visitors import visitor_of
+from webapp.core.responses import is_htmx, see_other
 from webapp.photos import rendering
 from webapp.photos.models import Batch
 from webapp.photos.selectors import (
@@ -21,7 +22,6 @@ from webapp.photos.selectors import (
     photos_of,
 )
 from webapp.photos.services.erasure import delete_batch, delete_photos_of
-from webapp.photos.views.common import is_htmx, see_other
 
 _PER_PAGE = 24
 

@@ -19,6 +19,7 @@ from rest_framework.renderers import JSONRenderer
 
 from ml.labels import EMOTIONS, Emotion
 from webapp.core.errors import NotFound
+from webapp.core.responses import is_htmx, see_other
 from webapp.photos import consent as consent_text
 from webapp.photos import rendering
 from webapp.photos.models import Photo
@@ -32,12 +33,7 @@ from webapp.photos.serializers import PhotoSerializer
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo
 from webapp.photos.services.sharing import create_share_link, revoke_share_links
-from webapp.photos.views.common import (
-    is_htmx,
-    own_photo,
-    see_other,
-    visible_photo,
-)
+from webapp.photos.views.common import own_photo, visible_photo
 
 _POLL_AFTER_MS: Final = (100, 100, 150, 200, 300, 500, 800, 1200, 2000, 3000)
 """Fast while a result is due any moment, then ever more patient."""

@@ -13,9 +13,11 @@ from django.views.decorators.http import require_POST, require_safe
 from ml.images import FORMAT_WORDS, MAX_BYTES, MAX_PIXELS
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
 from webapp.core.errors import DomainError
+from webapp.core.responses import see_other
 from webapp.photos import consent
 from webapp.photos.examples import available_examples, get_example
 from webapp.photos.forms import PhotoForm
+from webapp.photos.limits import count_request, count_uploads
 from webapp.photos.models import Photo
 from webapp.photos.services.batches import (
     MAX_BATCH_BYTES,
@@ -25,13 +27,7 @@ from webapp.photos.services.batches import (
     submit_batch,
 )
 from webapp.photos.services.intake import submit_photo
-from webapp.photos.views.common import (
-    await_visitor,
-    count_request,
-    count_uploads,
-    new_page,
-    see_other,
-)
+from webapp.photos.views.common import await_visitor, new_page
 
 _LIMITS: Final = {
     "bytes": MAX_BYTES,

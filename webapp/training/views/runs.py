@@ -16,7 +16,7 @@ from django.views.decorators.http import (
 
 from ml.gate import GateRules
 from webapp.core.errors import DomainError
-from webapp.photos.views.common import is_htmx, see_other
+from webapp.core.responses import is_htmx, see_other
 from webapp.registry.selectors import get_champion
 from webapp.training import selectors
 from webapp.training import selectors_pages as pages

@@ -12,7 +12,7 @@ from django.views.decorators.http import (
 )
 
 from webapp.core.errors import DomainError
-from webapp.photos.views.common import see_other
+from webapp.core.responses import see_other
 from webapp.training import selectors_pages as pages
 from webapp.training.services import acts
 from webapp.training.services.triggers import EVERY_HOURS, Schedule

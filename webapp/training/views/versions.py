@@ -16,7 +16,7 @@ from django.views.decorators.http import (
 )
 
 from webapp.core.errors import DomainError
-from webapp.photos.views.common import see_other
+from webapp.core.responses import see_other
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, read_model_file
 from webapp.training import selectors

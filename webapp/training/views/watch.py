@@ -14,9 +14,9 @@ from django.views.decorators.http import (
 )
 
 from webapp.core.errors import DomainError
+from webapp.core.responses import see_other
 from webapp.curation.charts import share_rows
 from webapp.photos.selectors import EMOTION_WORDS
-from webapp.photos.views.common import see_other
 from webapp.registry.selectors import get_champion
 from webapp.training import selectors
 from webapp.training import selectors_pages as pages
