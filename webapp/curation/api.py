@@ -213,6 +213,14 @@ class SkipView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+class UndoSerializer(serializers.Serializer[Any]):
+    claim = serializers.UUIDField(
+        required=False,
+        help_text="The face to take back, instead of the last one. The same again "
+        "changes nothing.",
+    )
+
+
 class UndoView(APIView):
     permission_classes = [IsAnnotator]
 
@@ -220,11 +228,12 @@ class UndoView(APIView):
         operation_id="undo_label",
         summary="Take your last label or skip back",
         description=("For an hour, up to twenty steps; the face is before you again."),
-        request=None,
-        responses={200: ClaimSerializer, 403: _ERROR, 409: _ERROR},
+        request=UndoSerializer,
+        responses={200: ClaimSerializer, **_REFUSALS},
     )
     def post(self, request: Request) -> Response:
-        claim = votes.undo(person=person_of(request))
+        fields = validated(UndoSerializer(data=request.data), "bad_claim")
+        claim = votes.undo(person=person_of(request), claim_id=fields.get("claim"))
         return _private(ClaimSerializer(claim).data)
 
 

@@ -116,24 +116,31 @@ def skip_face(*, person: User, claim_id: uuid.UUID) -> None:
             raise Conflict("You have labelled this face already; undo that first.")
 
 
-def undo(*, person: User) -> Claim:
+def undo(*, person: User, claim_id: uuid.UUID | None = None) -> Claim:
     """Take back the last vote or skip; its face is before this person again.
 
-    Up to twenty steps in a row, each for an hour. The retracted vote stays in the
-    history, and a skipped face that others have labelled is passed over. Raises
-    ``NothingToUndo``.
+    ``claim_id`` names the one to take back, and no other is: the same again, after a
+    lost answer, changes nothing. Up to twenty steps in a row, each for an hour. The
+    retracted vote stays in the history, and a skipped face that others have labelled
+    is passed over. Raises ``NothingToUndo``.
     """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=person.pk)
         undone = Claim.objects.filter(
             person=person, status=ClaimStatus.HELD, undone_at__isnull=False
         )
+        changeable = changeable_claims(person=person)
+        if claim_id is not None:
+            before = undone.filter(pk=claim_id).first()
+            if before is not None:
+                return before
+            changeable = changeable.filter(pk=claim_id)
         if undone.count() >= UNDO_STEPS:
             raise NothingToUndo(
                 f"That were {UNDO_STEPS} steps back: please label these faces first."
             )
         refusal = NothingToUndo("There is nothing to undo of the last hour.")
-        for claim in changeable_claims(person=person):
+        for claim in changeable:
             try:
                 # By itself, so that the locks of a face passed over are free again.
                 with transaction.atomic():

@@ -59,7 +59,8 @@ def test_face_goes_through_the_api_from_claim_to_label(annotator: Person) -> Non
     assert changed.status_code == 200
     said = Correction.objects.filter(face=face).values_list("verdict", "comment")
     assert list(said) == [("sad", "teary"), ("happy", "tears of joy")]
-    assert call(client, "POST", f"{ROOT}/undo").json()["id"] == claim["id"]
+    for body in ({}, {"claim": claim["id"]}):
+        assert call(client, "POST", f"{ROOT}/undo", body).json()["id"] == claim["id"]
     assert Correction.objects.filter(face=face).count() == 2
     assert call(client, "POST", f"{ROOT}/claims/{claim['id']}/skip").status_code == 204
     assert Claim.objects.get().status == "skipped"
@@ -110,6 +111,8 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
         ),
         ("POST", f"/claims/{NOBODYS}/skip", None, 404, "claim_lost"),
         ("POST", "/undo", None, 409, "nothing_to_undo"),
+        ("POST", "/undo", {"claim": NOBODYS}, 409, "nothing_to_undo"),
+        ("POST", "/undo", {"claim": "x"}, 400, "bad_claim"),
         ("GET", f"/faces/{NOBODYS}/history", None, 403, "blind"),
     ],
 )

@@ -181,6 +181,32 @@ def test_undo_brings_the_face_back_and_keeps_the_history() -> None:
     assert Correction.objects.filter(author=person, retracted_at=None).count() == 1
 
 
+def test_an_undo_that_is_sent_again_takes_no_second_label_back() -> None:
+    first, _ = QueuedFaceFactory.create_batch(2)
+    person = PersonFactory()
+    vote(person, "sad")
+    (second,) = claim_faces(person=person)
+    submit_correction(person=person, claim_id=second.pk, verdict="happy")
+
+    for _ in range(2):
+        assert undo(person=person, claim_id=second.pk) == second
+
+    assert Correction.objects.get(retracted_at__isnull=True).face == first
+    vote(person, "neutral")
+    assert undo(person=person, claim_id=second.pk) == second
+
+
+def test_undo_of_a_named_face_takes_no_other_back() -> None:
+    QueuedFaceFactory()
+    person = PersonFactory()
+    vote(person, "sad")
+
+    with pytest.raises(NothingToUndo):
+        undo(person=person, claim_id=uuid.uuid4())
+
+    assert Correction.objects.get().retracted_at is None
+
+
 def test_undo_brings_a_skipped_face_back() -> None:
     QueuedFaceFactory()
     person = PersonFactory()
