@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, Request, Route, expect
 
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
 from tests.stack import Stack
 from webapp.accounts.services import DEMO_PEOPLE
 
 FACES = 120
 LABELLED = 100
+AHEAD = 5
 MEDIAN_LIMIT_MS = 100
 P95_LIMIT_MS = 300
 SLOW_ANSWER_MS = 600
@@ -76,6 +78,43 @@ def sent(page: Page) -> None:
 
 def saved(page: Page, count: int) -> None:
     expect(page.locator("[data-today]")).to_have_text(str(count))
+
+
+def open_desk(open_page: OpenPage, **options: Any) -> tuple[Page, int]:
+    """The desk with its next faces at hand, and how many were labelled today."""
+    page = open_page("/accounts/login/", **options)
+    log_in(page, "max")
+    page.goto("/curation/desk/")
+    page.wait_for_function(
+        "count => performance.getEntriesByType('resource')"
+        ".filter((entry) => entry.name.endsWith('/face.jpg')).length >= count",
+        arg=AHEAD,
+    )
+    return page, int(page.locator("[data-today]").inner_text())
+
+
+def source_of_face(page: Page) -> str:
+    return page.locator("[data-picture]").get_attribute("src") or ""
+
+
+def slow_down(page: Page) -> None:
+    network = page.context.new_cdp_session(page)
+    network.send(
+        "Network.emulateNetworkConditions",
+        {
+            "offline": False,
+            "latency": SLOW_ANSWER_MS,
+            "downloadThroughput": -1,
+            "uploadThroughput": -1,
+        },
+    )
+
+
+def hold(page: Page, pattern: str) -> list[Route]:
+    """The next request to ``pattern`` waits in the list until the test sends it on."""
+    held: list[Route] = []
+    page.route(pattern, lambda route: held.append(route), times=1)
+    return held
 
 
 @pytest.mark.timed
@@ -204,16 +243,7 @@ def test_a_slow_site_loses_no_label(open_page: OpenPage) -> None:
     page.wait_for_timeout(1000)
     before = int(page.locator("[data-today]").inner_text())
 
-    network = page.context.new_cdp_session(page)
-    network.send(
-        "Network.emulateNetworkConditions",
-        {
-            "offline": False,
-            "latency": SLOW_ANSWER_MS,
-            "downloadThroughput": -1,
-            "uploadThroughput": -1,
-        },
-    )
+    slow_down(page)
     for _ in range(4):
         page.keyboard.press("1")
     expect(page.locator("[data-saving]")).to_contain_text("saving")
@@ -355,3 +385,200 @@ def test_desk_works_without_scripts(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Unclear").click()
 
     assert int(page.locator("[data-today]").inner_text()) == before + 1
+
+
+def test_looking_back_while_an_undo_is_on_its_way_silences_nothing(
+    open_page: OpenPage,
+) -> None:
+    page, before = open_desk(open_page)
+    first = source_of_face(page)
+    page.keyboard.press("1")
+    saved(page, before + 1)
+
+    held = hold(page, "**/undo")
+    with page.expect_request("**/undo"):
+        page.keyboard.press("u")
+    page.keyboard.press("ArrowLeft")
+    held.pop().continue_()
+    sent(page)
+
+    expect(page.locator("#desk")).to_be_visible()
+    expect(page.locator("[data-picture]")).to_have_attribute("src", first)
+    with page.expect_response("**/verdict") as answer:
+        page.keyboard.press("2")
+    assert answer.value.status == 201
+    saved(page, before + 1)
+
+
+def test_an_undo_whose_answer_is_lost_takes_back_one_label(
+    open_page: OpenPage,
+) -> None:
+    page, before = open_desk(open_page)
+
+    def break_off(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.body()[:5])
+
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    saved(page, before + 2)
+    page.route("**/undo", break_off, times=1)
+    answers: list[str] = []
+    page.on(
+        "response",
+        lambda response: (
+            answers.append(response.url) if response.url.endswith("/undo") else None
+        ),
+    )
+    page.keyboard.press("u")
+    page.wait_for_function("() => document.querySelector('[data-status]').textContent")
+    while len(answers) < 2:
+        page.wait_for_timeout(50)
+    page.keyboard.press("3")
+
+    saved(page, before + 2)
+    expect(page.locator("[data-alert]")).to_be_hidden()
+
+
+def test_a_key_right_after_undo_is_meant_for_the_face_that_comes_back(
+    open_page: OpenPage,
+) -> None:
+    page, before = open_desk(open_page)
+    first = source_of_face(page).removesuffix("/face.jpg").rsplit("/", 1)[-1]
+    said: list[tuple[str, str]] = []
+
+    def listen(request: Request) -> None:
+        if request.url.endswith("/verdict"):
+            claim = request.url.split("/")[-2]
+            said.append((claim, request.post_data_json["verdict"]))
+
+    page.on("request", listen)
+    slow_down(page)
+
+    page.keyboard.press("2")
+    page.keyboard.press("u")
+    page.keyboard.press("4")
+
+    sent(page)
+    saved(page, before + 1)
+    assert said == [(first, "sad"), (first, "neutral")]
+
+
+def test_a_label_undone_in_another_tab_comes_back_in_this_one(
+    open_page: OpenPage,
+) -> None:
+    page, before = open_desk(open_page)
+    first = source_of_face(page)
+    page.keyboard.press("1")
+    saved(page, before + 1)
+    second = page.context.new_page()
+    second.goto("/curation/desk/")
+    second.keyboard.press("u")
+    expect(second.locator("[data-picture]")).to_have_attribute("src", first)
+
+    with page.expect_response("**/api/v1/curation/claims"):
+        for _ in range(2):
+            page.keyboard.press("1")
+    saved(page, before + 2)
+
+    seen = set()
+    for number in range(AHEAD + 1):
+        seen.add(source_of_face(page))
+        page.keyboard.press("3")
+        saved(page, before + 3 + number)
+    assert first in seen
+
+
+@pytest.mark.parametrize("trouble", ["logged out", "away"])
+def test_labels_on_their_way_are_told_from_an_empty_queue(
+    open_page: OpenPage, trouble: str
+) -> None:
+    page, before = open_desk(open_page)
+    words = page.locator("[data-logged-out]")
+    if trouble == "logged out":
+        page.context.clear_cookies(name="sessionid")
+    else:
+        page.route("**/api/v1/curation/**", lambda route: route.abort())
+
+    page.get_by_role("button", name="Happy").focus()
+    for _ in range(AHEAD):
+        page.keyboard.press("1")
+
+    expect(page.get_by_role("heading", name=f"Saving {AHEAD} labels")).to_be_focused()
+    expect(page.locator("#nothing")).to_be_hidden()
+    if trouble == "logged out":
+        expect(words).to_be_visible()
+        with page.context.expect_page() as opened:
+            words.get_by_role("link").click()
+        log_in(opened.value, "max")
+    else:
+        page.unroute("**/api/v1/curation/**")
+
+    saved(page, before + AHEAD)
+    expect(page.locator("#desk")).to_be_visible()
+    expect(page.locator("#waiting")).to_be_hidden()
+    expect(words).to_be_hidden()
+    if trouble == "away":
+        expect(page.get_by_role("button", name="Happy")).to_be_focused()
+
+
+def test_whoever_looks_back_comes_forward_by_touch(open_page: OpenPage) -> None:
+    page, before = open_desk(
+        open_page, viewport={"width": 390, "height": 844}, has_touch=True
+    )
+    page.get_by_role("button", name="Happy").tap()
+    saved(page, before + 1)
+    second = source_of_face(page)
+
+    page.get_by_role("button", name="Back").tap()
+    notice = page.locator("[data-looking-back]")
+    expect(notice.get_by_role("status")).to_contain_text("You said Happy.")
+    expect(page.get_by_role("button", name="Happy", pressed=True)).to_be_visible()
+    assert serious_violations(page) == []
+    notice.get_by_role("button", name="Go on").tap()
+
+    expect(notice).to_be_hidden()
+    expect(page.locator("[data-picture]")).to_have_attribute("src", second)
+    expect(page.get_by_role("button", name="Back")).to_be_focused()
+
+
+def test_whoever_was_paused_is_told_so_without_a_question(open_page: OpenPage) -> None:
+    page, _ = open_desk(open_page)
+    questions: list[str] = []
+
+    def answer(dialog: Dialog) -> None:
+        questions.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", answer)
+    refusal = {"code": "paused", "detail": "You are paused."}
+    page.route(
+        "**/verdict", lambda route: route.fulfill(status=403, json=refusal), times=1
+    )
+
+    with page.expect_navigation():
+        page.keyboard.press("1")
+        page.keyboard.press("2")
+
+    assert questions == []
+
+
+def test_stop_waits_for_what_was_said(open_page: OpenPage) -> None:
+    page, before = open_desk(open_page)
+    questions: list[str] = []
+
+    def answer(dialog: Dialog) -> None:
+        questions.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", answer)
+    held = hold(page, "**/verdict")
+    with page.expect_request("**/verdict"):
+        page.keyboard.press("1")
+    page.get_by_role("button", name="Stop for now").click()
+    with page.expect_navigation(url="**/me/"):
+        held.pop().continue_()
+
+    assert questions == []
+    page.goto("/curation/desk/")
+    saved(page, before + 1)

@@ -20,7 +20,8 @@ const form = desk.querySelector("[data-form]");
 let token = form.querySelector("[name=csrfmiddlewaretoken]").value;
 const figure = desk.querySelector(".desk-face");
 const nothing = document.querySelector("#nothing");
-const part = (name) => desk.querySelector(`[data-${name}]`);
+const waiting = document.querySelector("#waiting");
+const part = (name) => document.querySelector(`[data-${name}]`);
 const picture = part("picture");
 const words = new Map(
   [...form.querySelectorAll(".verdict")].map((button) => [
@@ -31,22 +32,27 @@ const words = new Map(
 
 /** Faces to come, the first of them on the desk; and those that were labelled. */
 let faces = [faceOf({ id: urls.claim, face: urls.face, photo: urls.photo })];
-const done = [];
-let lookingBack = -1;
+let done = [];
+/** The labelled face that somebody looks back at, or null. */
+let lookedAt = null;
+/** Undone without being known here: which face comes back is in the answer alone. */
+let isUndoing = false;
 let shownAt = performance.now();
 let showsPhoto = false;
 let unsent = 0;
 /** What the site refused; its words stay, whatever key comes next. */
 let refusals = 0;
 let refusal = "";
-let filling = null;
+let isFilling = false;
+let fillAgain = false;
+let isLeaving = false;
 let chain = Promise.resolve();
 
 function faceOf(claim) {
   const image = new Image();
   image.src = claim.face;
   // A picture that does not load shows its words in its place; the face can be skipped.
-  return { ...claim, image, ready: image.decode().catch(() => {}) };
+  return { ...claim, image, ready: image.decode().catch(() => {}), unsent: 0 };
 }
 
 // --- Talking to the site ---------------------------------------------------------
@@ -107,26 +113,47 @@ async function renewToken() {
   }
 }
 
-/** One after the other, in the order of the keys. */
-function send(action) {
+/** One after the other, in the order of the keys. A face of which the site refused
+ * something is neither before this person nor theirs to change. */
+function send(action, face) {
   unsent += 1;
+  if (face) {
+    face.unsent += 1;
+  }
   showUnsent();
   chain = chain
     .then(action)
-    .catch(refused)
+    .catch((error) => {
+      forget(face);
+      refused(error);
+    })
     .finally(() => {
       unsent -= 1;
+      if (face) {
+        face.unsent -= 1;
+      }
       showUnsent();
+      show();
     });
-  return chain;
+}
+
+function forget(face) {
+  faces = faces.filter((other) => other !== face);
+  done = done.filter((other) => other !== face);
+  if (lookedAt === face) {
+    lookedAt = null;
+  }
 }
 
 function refused(error) {
   if (!(error instanceof Refused)) {
-    throw error;
+    // Seen by whoever looks after the page; what comes next is sent all the same.
+    reportError(error);
+    return;
   }
   if (error.status === 403) {
     // Paused, or no annotator any more: the page says it in full.
+    isLeaving = true;
     location.reload();
     return;
   }
@@ -138,6 +165,10 @@ function refused(error) {
 
 function showUnsent() {
   part("saving").textContent = unsent > 1 ? `, saving ${unsent}` : "";
+  part("waiting-for").textContent =
+    unsent > 0
+      ? `Saving ${unsent} label${unsent > 1 ? "s" : ""}`
+      : "Looking for the next faces";
 }
 
 function alertWith(text) {
@@ -150,59 +181,83 @@ function clearAlert() {
 }
 
 /** Have some faces ahead; asking again gives the same ones and renews them. What was
- * to come and is not among them has gone to somebody else, or was deleted. */
-function fill() {
-  filling ??= (async () => {
-    try {
+ * to come and is not among them has gone to somebody else, or was deleted; what was
+ * labelled and is among them was undone, in another tab or by a lost request. */
+async function fill() {
+  if (isFilling) {
+    // What was asked already knows nothing of the labels since.
+    fillAgain = true;
+    return;
+  }
+  isFilling = true;
+  try {
+    do {
+      fillAgain = false;
       await chain;
-      const before = faces.length > AHEAD ? [] : faces.slice(1);
+      const isSettled = (face) => face.unsent === 0;
+      const before = faces.length > AHEAD ? [] : faces.slice(1).filter(isSettled);
+      const labelled = done.filter(isSettled);
       const answer = await ask("POST", urls.apiClaims, { count: AHEAD });
       const held = new Set(answer.claims.map((claim) => claim.id));
       const gone = new Set(before.filter((face) => !held.has(face.id)));
       faces = faces.filter((face) => !gone.has(face));
+      for (const face of labelled.filter(({ id }) => held.has(id))) {
+        if (done.includes(face) && isSettled(face)) {
+          forget(face);
+          faces.push(face);
+        }
+      }
       const known = new Set([...faces, ...done].map((face) => face.id));
       for (const claim of answer.claims) {
         if (!known.has(claim.id)) {
           faces.push(faceOf(claim));
         }
       }
-    } catch (error) {
-      refused(error);
-    } finally {
-      filling = null;
-    }
-    show();
-  })();
-  return filling;
+      show();
+    } while (fillAgain);
+  } catch (error) {
+    refused(error);
+  } finally {
+    isFilling = false;
+  }
+  show();
 }
 
 // --- Showing -----------------------------------------------------------------------
 
 function current() {
-  return lookingBack >= 0 ? done[done.length - 1 - lookingBack] : faces[0];
+  return lookedAt ?? faces[0] ?? null;
 }
 
+/** What stands there: a face, or the part that says why there is none. */
 let shown = null;
+/** What had the focus when the last face went. */
+let focused = null;
 
 function show(since) {
-  const face = current() ?? null;
-  nothing.hidden = Boolean(face);
+  const face = current();
+  const isBusy = unsent > 0 || isFilling;
+  const wasEmpty = shown === waiting || shown === nothing;
+  const hadFocus = wasEmpty && shown.contains(document.activeElement);
   desk.hidden = !face;
-  part("looking-back").hidden = lookingBack < 0;
-  for (const button of form.querySelectorAll(".verdict")) {
-    button.classList.toggle("is-pressed", lookingBack >= 0 && button.value === face?.said);
-  }
-  if (lookingBack >= 0) {
-    part("said").textContent = words.get(face.said) ?? "nothing: you skipped it";
-  }
-  if (face === shown) {
+  waiting.hidden = Boolean(face) || !isBusy;
+  nothing.hidden = Boolean(face) || isBusy;
+  showLookingBack();
+  const next = face ?? (isBusy ? waiting : nothing);
+  if (next === shown) {
     return;
   }
-  shown = face;
+  shown = next;
   if (!face) {
     // What had the focus is hidden now; this says what is there instead.
-    nothing.querySelector("h1").focus();
+    if (!wasEmpty) {
+      focused = document.activeElement;
+    }
+    next.querySelector("h1").focus();
     return;
+  }
+  if (hadFocus) {
+    focused.focus();
   }
   showsPhoto = false;
   figure.dataset.zoom = "0";
@@ -219,6 +274,24 @@ function show(since) {
   }
 }
 
+function showLookingBack() {
+  const notice = part("looking-back");
+  if (!lookedAt && notice.contains(document.activeElement)) {
+    form.querySelector("[data-do=back]").focus();
+  }
+  notice.hidden = !lookedAt;
+  for (const button of form.querySelectorAll(".verdict")) {
+    if (lookedAt) {
+      button.setAttribute("aria-pressed", String(button.value === lookedAt.said));
+    } else {
+      button.removeAttribute("aria-pressed");
+    }
+  }
+  if (lookedAt) {
+    part("said").textContent = words.get(lookedAt.said) ?? "nothing: you skipped it";
+  }
+}
+
 function pressed(name, on) {
   form.querySelector(`[data-do=${name}]`).setAttribute("aria-pressed", String(on));
 }
@@ -230,8 +303,12 @@ function label(verdict, key, since) {
   if (!face) {
     return;
   }
+  if (isUndoing) {
+    alertWith("Undoing: please wait for the face to come back.");
+    return;
+  }
   clearAlert();
-  if (lookingBack >= 0) {
+  if (lookedAt) {
     revise(face, verdict);
     return;
   }
@@ -241,7 +318,6 @@ function label(verdict, key, since) {
   done.push(face);
   done.splice(0, done.length - MAX_BACK);
   part("status").textContent = words.get(verdict) ?? "Skipped";
-  show(since);
   send(async () => {
     if (verdict === "skip") {
       await ask("POST", `${urls.apiClaim}${face.id}/skip`);
@@ -253,7 +329,8 @@ function label(verdict, key, since) {
       duration_ms: duration,
     });
     part("today").textContent = answer.today;
-  });
+  }, face);
+  show(since);
   if (faces.length < AHEAD - 1) {
     fill();
   }
@@ -265,45 +342,59 @@ function revise(face, verdict) {
     return;
   }
   face.said = verdict;
-  lookingBack = -1;
+  lookedAt = null;
   show();
-  send(() => ask("PUT", `${urls.apiClaim}${face.id}/verdict`, { verdict }));
+  send(() => ask("PUT", `${urls.apiClaim}${face.id}/verdict`, { verdict }), face);
 }
 
+/** The last face comes back at once, so that the next key is meant for it. The site
+ * is told which one it is: sent again, that takes back no other. */
 function undo() {
-  lookingBack = -1;
+  if (isUndoing) {
+    return;
+  }
+  lookedAt = null;
   clearAlert();
+  const face = done.pop();
+  if (face) {
+    faces.unshift(face);
+    part("status").textContent = "Undone";
+  } else {
+    isUndoing = true;
+    part("status").textContent = "Undoing";
+  }
   send(async () => {
-    let claim;
     try {
-      claim = await ask("POST", urls.apiUndo);
+      const claim = await ask("POST", urls.apiUndo, face ? { claim: face.id } : {});
+      if (!face) {
+        faces = [faceOf(claim), ...faces.filter((other) => other.id !== claim.id)];
+        part("status").textContent = "Undone";
+        clearAlert();
+      }
     } catch (error) {
       if (error.code !== "nothing_to_undo") {
         throw error;
       }
+      forget(face);
       alertWith(error.message);
-      return;
+    } finally {
+      isUndoing = isUndoing && Boolean(face);
     }
-    const index = done.findIndex((face) => face.id === claim.id);
-    const [face] = index >= 0 ? done.splice(index, 1) : [faceOf(claim)];
-    faces = [face, ...faces.filter((other) => other.id !== face.id)];
-    part("status").textContent = "Undone";
-    show();
-  });
+  }, face);
+  show();
 }
 
 const actions = {
   back() {
-    if (lookingBack < done.length - 1) {
-      lookingBack += 1;
+    const index = lookedAt ? done.indexOf(lookedAt) : done.length;
+    if (index > 0) {
+      lookedAt = done[index - 1];
       show();
     }
   },
   forward() {
-    if (lookingBack >= 0) {
-      lookingBack -= 1;
-      show();
-    }
+    lookedAt = done[done.indexOf(lookedAt) + 1] ?? null;
+    show();
   },
   photo() {
     if (!current()) {
@@ -338,21 +429,18 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     return;
   }
-  if (event.key === "ArrowRight" && lookingBack >= 0) {
-    event.preventDefault();
-    actions.forward();
-    return;
-  }
   const button = buttonFor(event);
-  if (button) {
+  if (button && (lookedAt || button.dataset.do !== "forward")) {
     event.preventDefault();
     press(button, event.key, event.timeStamp);
   }
 });
 
-form.addEventListener("click", (event) => {
+desk.addEventListener("click", (event) => {
   const button = event.target instanceof Element && event.target.closest("button");
-  if (button && !button.getAttribute("formaction")?.endsWith("/stop/")) {
+  if (button?.getAttribute("formaction")?.endsWith("/stop/")) {
+    stop(event, button);
+  } else if (button) {
     event.preventDefault();
     if (event.detail > 1 && performance.now() - shownAt < MIN_LOOK_MS) {
       return;
@@ -360,6 +448,19 @@ form.addEventListener("click", (event) => {
     press(button, "", event.timeStamp);
   }
 });
+
+/** Leave once everything is saved: the faces are given back with that. */
+async function stop(event, button) {
+  if (unsent === 0) {
+    return;
+  }
+  event.preventDefault();
+  part("status").textContent = "Saving before you go";
+  while (unsent > 0) {
+    await chain;
+  }
+  form.requestSubmit(button);
+}
 
 // What a person has before them stays theirs while they are here, and goes back when
 // they leave; the lease does the same ten minutes later. It is not given back at once:
@@ -374,7 +475,7 @@ setInterval(stay, RENEW_EVERY_MS);
 document.addEventListener("visibilitychange", stay);
 
 addEventListener("beforeunload", (event) => {
-  if (unsent > 0) {
+  if (unsent > 0 && !isLeaving) {
     event.preventDefault();
   }
 });
