@@ -42,6 +42,16 @@ export function keepAsking(selector, { onChange, onTrouble }) {
       askLater();
     }
   });
+  // Not what was asked for: the page of a network that wants a log-in first, say.
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    if (detail.shouldSwap) {
+      const page = new DOMParser().parseFromString(detail.serverResponse, "text/html");
+      if (!page.querySelector(selector)) {
+        detail.shouldSwap = false;
+        askLater();
+      }
+    }
+  });
   document.addEventListener("htmx:afterSwap", () => {
     failures = 0;
     onChange(current(), !waits());

@@ -52,7 +52,11 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 function focusCard(number) {
   const card = document.querySelector(`#face-${number}`);
   card?.querySelector(".face-link").focus({ preventScroll: true });
-  card?.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+  bringIntoView(card);
+}
+
+function bringIntoView(node) {
+  node?.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
 }
 
 // Where the model looked: the pictures are fetched when they are first asked for.
@@ -104,10 +108,20 @@ document.addEventListener(
 );
 
 document.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) {
+    return;
+  }
   const box = closest(event.target, ".box");
+  const link = closest(event.target, ".face-link");
   if (box) {
     event.preventDefault();
     focusCard(box.dataset.face);
+  } else if (link) {
+    // Shown, while the focus stays in the words.
+    event.preventDefault();
+    link.focus({ preventScroll: true });
+    highlight(numberOf(link));
+    bringIntoView(current().querySelector(".stage"));
   } else if (closest(event.target, "[data-heat-switch]")) {
     event.preventDefault();
     switchHeat();

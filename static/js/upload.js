@@ -9,6 +9,7 @@ const find = (name) => form.querySelector(`[data-${name}]`);
 const input = form.querySelector("input[type=file]");
 const limits = limitsOf(form);
 const refusal = document.querySelector("#refusal");
+const arrived = document.querySelector("#arrived");
 const parts = {
   zone: find("dropzone"),
   preview: find("preview"),
@@ -37,6 +38,11 @@ function say(words) {
 function showRefusal(words) {
   refusal.querySelector("[data-refusal]").textContent = words;
   refusal.hidden = !words;
+}
+
+/** After all was sent the site may take it in, whatever is cancelled here. */
+function showArrived(visible) {
+  arrived.hidden = !visible;
 }
 
 function nameOf(files) {
@@ -93,6 +99,7 @@ function refuse(words) {
 
 /** Take files, whichever way they came. */
 function take(files) {
+  showArrived(false);
   sending?.abort();
   sending = null;
   const words = refusalOf(files, limits);
@@ -158,8 +165,10 @@ input.addEventListener("change", () => {
 });
 
 parts.cancel.addEventListener("click", () => {
+  const isSent = sending !== null && parts.progress.value === parts.progress.max;
   reset();
-  say("Cancelled.");
+  showArrived(isSent);
+  say(isSent ? arrived.textContent : "Cancelled.");
   input.focus();
 });
 
@@ -225,5 +234,6 @@ addEventListener("pageshow", (event) => {
   if (event.persisted) {
     renewPage(form);
     reset();
+    showArrived(false);
   }
 });

@@ -309,6 +309,30 @@ class TestOnTheWay:
         assert page.evaluate("() => document.querySelector('#image').files.length") == 0
         expect(page.locator("#image")).to_be_focused()
 
+    def test_what_is_cancelled_after_all_was_sent_may_have_arrived(
+        self, open_page: OpenPage, stack: Stack
+    ) -> None:
+        page = open_page("/")
+        web = stack.service("web")
+        processes = [web, *web.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            choose(page, PHOTO)
+            page.wait_for_function(
+                "() => document.querySelector('progress').value === 100"
+            )
+            page.get_by_role("button", name="Cancel").click()
+            words = page.locator("#arrived")
+            expect(words).to_contain_text("all was sent by then")
+            expect(page.locator("#upload [role=status]")).to_contain_text("My photos")
+        finally:
+            for process in processes:
+                process.resume()
+
+        words.get_by_role("link", name="My photos").click()
+        page.wait_for_url("**/mine/")
+
     def test_a_format_that_the_browser_cannot_show_is_no_broken_picture(
         self, open_page: OpenPage
     ) -> None:
@@ -476,6 +500,46 @@ class TestWaiting:
 
         until_read(page)
 
+    @pytest.mark.parametrize("name", ["another", "delete-summary"])
+    def test_the_focus_stays_where_it_is_while_it_asks(
+        self,
+        open_page: OpenPage,
+        sleeping_worker: Callable[[], None],
+        name: str,
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        page.wait_for_url(RESULT)
+        page.locator(f"#{name}").focus()
+
+        for _ in range(2):
+            with page.expect_response("**/photos/*/?n=*"):
+                pass
+        page.wait_for_timeout(300)
+
+        expect(page.locator(f"#{name}")).to_be_focused()
+
+    def test_the_page_of_a_network_does_not_take_the_place_of_the_result(
+        self, open_page: OpenPage, sleeping_worker: Callable[[], None]
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        page.wait_for_url(RESULT)
+        portal = "<!doctype html><title>Wi-Fi</title><p>Log in to the Wi-Fi first.</p>"
+        page.route(
+            "**/photos/*/?n=*",
+            lambda route: route.fulfill(content_type="text/html", body=portal),
+            times=2,
+        )
+        for _ in range(2):
+            with page.expect_response("**/photos/*/?n=*"):
+                pass
+        expect(page.locator("[data-waiting-words]")).to_contain_text("Still trying")
+        expect(page.get_by_text("Wi-Fi")).to_have_count(0)
+        sleeping_worker()
+
+        until_read(page)
+
     def test_a_photo_that_cannot_be_read_any_more_says_why(
         self, open_page: OpenPage, sleeping_worker: Callable[[], None], stack: Stack
     ) -> None:
@@ -541,6 +605,23 @@ class TestResult:
         expect(page.locator("#face-2 .face-link")).to_be_focused()
         expect(page.locator("#box-2")).to_have_class(active)
 
+    def test_enter_on_a_face_shows_its_box_and_keeps_the_focus(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/", viewport={"width": 390, "height": 500})
+        choose(page, two_faces())
+        until_read(page)
+        link = page.locator("#face-2 .face-link")
+        link.focus()
+        expect(page.locator(".stage")).not_to_be_in_viewport()
+
+        page.keyboard.press("Enter")
+
+        expect(page.locator(".stage")).to_be_in_viewport(ratio=1)
+        expect(link).to_be_focused()
+        expect(page.locator("#box-2")).to_have_class(re.compile("is-active"))
+        assert RESULT.search(page.url)
+
     def test_h_shows_where_the_model_looked_and_hides_it(
         self, open_page: OpenPage
     ) -> None:
@@ -597,6 +678,26 @@ class TestResult:
         expect(page.get_by_role("heading", level=1)).to_contain_text("You said")
         page.get_by_role("link", name="Back to the photo").click()
         page.wait_for_url(RESULT)
+
+    def test_a_second_press_that_says_something_else_is_sent(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/")
+        choose(page, PHOTO)
+        until_read(page)
+        page.get_by_text(WRONG).click()
+        sent: list[str] = []
+
+        def note(route: Route) -> None:
+            sent.append(route.request.post_data or "")
+            route.fulfill(status=204)
+
+        page.route("**/flag/**", note)
+        for name in ("Unclear", "Unclear", "Not a face"):
+            page.get_by_role("button", name=name).click()
+            page.wait_for_timeout(100)
+
+        assert [data.rpartition("=")[2] for data in sent] == ["unclear", "not_a_face"]
 
     def test_a_link_shows_the_photo_to_somebody_else_until_it_ends(
         self, open_page: OpenPage
