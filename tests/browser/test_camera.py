@@ -127,7 +127,8 @@ class TestBefore:
 
     def test_a_photo_can_be_chosen_instead(self, open_page: OpenPage) -> None:
         page = open_page("/camera/", switches=NO_CAMERA)
-        assert page.get_attribute("#camera-file", "capture") == "user"
+        # With it, phones would offer their camera alone.
+        assert page.get_attribute("#camera-file", "capture") is None
 
         page.set_input_files(
             "#camera-file",
@@ -508,6 +509,40 @@ class TestLiveView:
 
         expect(page.locator("#camera")).to_have_attribute("data-phase", "off")
         assert_silence(page, sent)
+
+    def test_a_mode_changed_while_the_camera_starts_leaves_nothing_running(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/camera/", switches=PATTERN)
+        page.evaluate(
+            """() => {
+              const devices = navigator.mediaDevices;
+              const list = devices.enumerateDevices.bind(devices);
+              devices.enumerateDevices = () =>
+                new Promise((resolve) => {
+                  window.goOn = () => resolve(list());
+                });
+              const request = window.requestAnimationFrame.bind(window);
+              window.drawn = 0;
+              window.requestAnimationFrame = (draw) => {
+                window.drawn += 1;
+                return request(draw);
+              };
+            }"""
+        )
+        page.get_by_role("button", name="Start camera").click()
+        page.wait_for_function("() => window.goOn")
+        page.get_by_text("Live view", exact=True).click()
+        page.wait_for_function("() => window.drawn > 0")
+        page.evaluate("() => window.goOn()")
+        expect(page.get_by_role("button", name="Stop camera")).to_be_visible()
+        page.wait_for_timeout(300)
+        page.get_by_role("button", name="Stop camera").click()
+        page.wait_for_timeout(100)
+
+        drawn = page.evaluate("() => window.drawn")
+        page.wait_for_timeout(500)
+        assert page.evaluate("() => window.drawn") == drawn
 
     def test_stop_stops(self, open_page: OpenPage) -> None:
         page = open_page("/camera/", switches=PATTERN)

@@ -364,6 +364,8 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 let drawing = null;
 
 function follow() {
+  // The mode may have been changed while the camera was starting.
+  unfollow();
   tracks.clear();
   overlay.clear();
   panel.clear();

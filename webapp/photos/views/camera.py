@@ -10,6 +10,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
 from webapp.photos import consent
+from webapp.photos.selectors import EMOTION_WORDS
 from webapp.photos.views.common import await_visitor, new_page
 
 
@@ -17,7 +18,11 @@ from webapp.photos.views.common import await_visitor, new_page
 @ensure_csrf_cookie
 @require_safe
 def camera(request: HttpRequest) -> HttpResponse:
-    context = {"consent": consent, "page": new_page()}
+    context = {
+        "consent": consent,
+        "emotions": EMOTION_WORDS.items(),
+        "page": new_page(),
+    }
     response = render(request, "photos/camera.html", context)
     await_visitor(request, response)
     return response
