@@ -167,6 +167,12 @@ def test_a_key_is_made_copied_and_revoked(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("() => navigator.clipboard.readText()") == key
+    status = page.locator(".copy").get_by_role("status")
+    expect(status).to_have_text("Copied")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
+    page.locator("[data-copy]").click()
+    expect(status).to_contain_text("Selected: press Ctrl+C")
+    assert page.evaluate("() => getSelection().toString()") == key
     page.locator("summary", has_text="Revoke booth").click()
     page.get_by_role("button", name="Yes, revoke it").click()
     expect(page.get_by_text("The key is revoked.")).to_be_visible()
