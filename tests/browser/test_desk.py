@@ -434,9 +434,10 @@ def test_an_undo_whose_answer_is_lost_takes_back_one_label(
     page.wait_for_function("() => document.querySelector('[data-status]').textContent")
     while len(answers) < 2:
         page.wait_for_timeout(50)
-    page.keyboard.press("3")
+    with page.expect_response("**/verdict") as answer:
+        page.keyboard.press("3")
 
-    saved(page, before + 2)
+    assert answer.value.json()["today"] == before + 2
     expect(page.locator("[data-alert]")).to_be_hidden()
 
 
@@ -455,12 +456,14 @@ def test_a_key_right_after_undo_is_meant_for_the_face_that_comes_back(
     page.on("request", listen)
     slow_down(page)
 
-    page.keyboard.press("2")
-    page.keyboard.press("u")
-    page.keyboard.press("4")
+    with page.expect_response(
+        lambda response: (response.request.post_data or "").find("neutral") >= 0
+    ) as answer:
+        page.keyboard.press("2")
+        page.keyboard.press("u")
+        page.keyboard.press("4")
 
-    sent(page)
-    saved(page, before + 1)
+    assert answer.value.json()["today"] == before + 1
     assert said == [(first, "sad"), (first, "neutral")]
 
 
@@ -582,3 +585,47 @@ def test_stop_waits_for_what_was_said(open_page: OpenPage) -> None:
     assert questions == []
     page.goto("/curation/desk/")
     saved(page, before + 1)
+
+
+def test_keys_can_be_switched_off_for_good(open_page: OpenPage) -> None:
+    page, before = open_desk(open_page)
+    first = source_of_face(page)
+    page.get_by_label("Keys").uncheck()
+    page.keyboard.press("1")
+    assert source_of_face(page) == first
+    page.get_by_role("button", name="Happy").click()
+    saved(page, before + 1)
+
+    page.goto("/curation/alike/")
+    expect(page.get_by_label("Keys")).not_to_be_checked()
+    page.keyboard.press("a")
+    expect(page.locator("[data-selected]")).to_have_text("0 selected")
+    page.get_by_label("Keys").check()
+    page.keyboard.press("a")
+    expect(page.locator("[data-selected]")).not_to_have_text("0 selected")
+    assert serious_violations(page) == []
+
+
+@pytest.mark.parametrize("width_px", [1280, 390])
+def test_the_bar_of_the_grid_hides_no_face_with_the_focus(
+    open_page: OpenPage, width_px: int
+) -> None:
+    page = open_page("/accounts/login/", viewport={"width": width_px, "height": 700})
+    log_in(page, "max")
+    page.goto("/curation/alike/")
+    bar = page.locator(".alike-bar")
+    boxes = page.locator("[name=face]")
+    boxes.first.focus()
+    for _ in range(boxes.count()):
+        focused, top = page.evaluate(
+            """() => [
+              document.activeElement.closest("label").getBoundingClientRect().bottom,
+              document.querySelector(".alike-bar").getBoundingClientRect().top,
+            ]"""
+        )
+        assert focused <= top
+        page.keyboard.press("Tab")
+
+    # As of 400 %: the bar would leave no room for the faces.
+    page.set_viewport_size({"width": 320, "height": 256})
+    expect(bar).to_have_css("position", "static")

@@ -1,4 +1,22 @@
-// A key presses the button that names it (data-key), unless somebody is typing.
+// A key presses the button that names it (data-key), unless somebody is typing or has
+// switched the keys off: what listens to speech types letters, too.
+
+const KEYS_KEY = "mien-keys";
+
+const choice = document.querySelector("[data-keys]");
+try {
+  choice.checked = localStorage.getItem(KEYS_KEY) !== "off";
+} catch {
+  // Storage is switched off: with the keys, then.
+}
+choice.closest("label").hidden = false;
+choice.addEventListener("change", () => {
+  try {
+    localStorage.setItem(KEYS_KEY, choice.checked ? "on" : "off");
+  } catch {
+    // The choice holds for this page alone.
+  }
+});
 
 export function isTyping(target) {
   return (
@@ -12,7 +30,7 @@ export function buttonFor(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) {
     return null;
   }
-  if (isTyping(event.target)) {
+  if (!choice.checked || isTyping(event.target)) {
     return null;
   }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
