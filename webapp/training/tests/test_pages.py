@@ -221,7 +221,7 @@ def test_a_run_is_cancelled_once(page: Client, admin: User, labeller: Labeller) 
     said = words(page.post(address, follow=True))
     again = words(page.post(address, follow=True))
 
-    assert f"Cancelled by {admin.username}" in said
+    assert f"Cancelled by <bdi>{admin.username}</bdi>" in said
     assert "Run 1 had ended already." in again
     assert TrainingRun.objects.get().state == RunState.CANCELLED
 
