@@ -214,7 +214,7 @@ async function fill() {
         }
       }
       show();
-    } while (fillAgain);
+    } while (fillAgain && faces.length < AHEAD - 1);
   } catch (error) {
     refused(error);
   } finally {
