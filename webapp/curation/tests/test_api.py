@@ -111,7 +111,7 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
         ),
         ("POST", f"/claims/{NOBODYS}/skip", None, 404, "claim_lost"),
         ("POST", "/undo", None, 409, "nothing_to_undo"),
-        ("POST", "/undo", {"claim": NOBODYS}, 409, "nothing_to_undo"),
+        ("POST", "/undo", {"claim": str(NOBODYS)}, 409, "nothing_to_undo"),
         ("POST", "/undo", {"claim": "x"}, 400, "bad_claim"),
         ("GET", f"/faces/{NOBODYS}/history", None, 403, "blind"),
     ],
