@@ -423,9 +423,9 @@ def test_open_invitations_tell_who_made_them(admin: Person) -> None:
 
     page = client.get(reverse("curation:people")).content.decode()
 
-    assert "for mine" in page
-    assert f"by {me.username}" in page
-    assert "for theirs" not in page
+    assert "for <bdi>mine</bdi>" in page
+    assert f"by <bdi>{me.username}</bdi>" in page
+    assert "theirs" not in page
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "zip"])
