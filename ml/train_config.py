@@ -37,12 +37,12 @@ class TrainConfig:
     weight_decay: float = 5e-4
     momentum: float = 0.9
     warmup_epochs: float = 2.0
-    ema_decay: float = 0.9995
+    ema_decay: float = 0.999
     label_smoothing: float = 0.0
     emotion_weight: float = 1.0
-    mixup_share: float = 0.5
+    mixup_share: float = 0.3
     mixup_alpha: float = 0.3
-    cutmix_share: float = 0.2
+    cutmix_share: float = 0.1
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     loader_threads: int = 0

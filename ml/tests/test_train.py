@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import torch
 
 from ml.calibrate import fit_temperature
 from ml.checkpoint import CHECKPOINT_FILE, average_runs, load_result
+from ml.cli.training import train as train_command
 from ml.evaluate import read_set
 from ml.export import calibrate_as_met, export_result
 from ml.inference import EmotionClassifier
@@ -36,6 +38,32 @@ TINY = TrainConfig(
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def test_command_trains_as_the_config_does_where_nothing_is_said() -> None:
+    options = inspect.signature(train_command).parameters
+    config = TrainConfig()
+    own_names = {
+        "epochs": "epochs",
+        "batch_size": "batch_size",
+        "learning_rate": "learning_rate",
+        "warmup": "warmup_epochs",
+        "ema_decay": "ema_decay",
+        "mixup": "mixup_share",
+        "cutmix": "cutmix_share",
+        "seed": "seed",
+        "device": "device",
+        "precision": "precision",
+        "loader_threads": "loader_threads",
+    }
+    for option, own_name in own_names.items():
+        assert options[option].default == getattr(config, own_name), option
+    architecture, channels = (
+        options["architecture"].default,
+        options["channels"].default,
+    )
+    assert ModelConfig(architecture, channels).architecture == config.model.architecture
+    assert channels == config.model.channels
 
 
 def test_drawn_faces_are_learnt_exported_and_read(tmp_path: Path) -> None:
