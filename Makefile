@@ -100,7 +100,7 @@ ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reord
 test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
 ifeq ($(strip $(ARGS)),)
 	$(PY) -m pytest $(ON_ALL_CORES) -m 'not timed' tests webapp ml
-	$(PY) -m pytest -m timed tests ml
+	$(PY) -m pytest -m timed tests webapp ml
 else
 	$(PY) -m pytest $(ARGS)
 endif

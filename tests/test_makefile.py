@@ -31,11 +31,15 @@ def program(path: Path, text: str) -> Path:
 
 
 def make(folder: Path, *words: str) -> str:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MIEN_", "MAKE"))}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MIEN_", "MAKE", "PORT"))
+    }
     result = subprocess.run(
         ["make", "--no-print-directory", *words],
         cwd=folder,
-        env=kept,
+        env=env,
         capture_output=True,
         text=True,
     )

@@ -58,12 +58,8 @@ def test_command_trains_as_the_config_does_where_nothing_is_said() -> None:
     }
     for option, own_name in own_names.items():
         assert options[option].default == getattr(config, own_name), option
-    architecture, channels = (
-        options["architecture"].default,
-        options["channels"].default,
-    )
-    assert ModelConfig(architecture, channels).architecture == config.model.architecture
-    assert channels == config.model.channels
+    for own_name in ("architecture", "channels"):
+        assert options[own_name].default == getattr(config.model, own_name), own_name
 
 
 def test_drawn_faces_are_learnt_exported_and_read(tmp_path: Path) -> None:

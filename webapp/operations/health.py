@@ -81,7 +81,7 @@ def _storage() -> None:
     try:
         default_storage.probe()  # type: ignore[attr-defined]
     except OSError as error:
-        raise Unwell("files can neither be kept nor read") from error
+        raise Unwell("no file can be kept now") from error
 
 
 _verified: dict[str, float] = {}
@@ -123,4 +123,7 @@ def _beat() -> None:
     except DatabaseError as error:
         raise Unwell("the database cannot be asked for it") from error
     if not present:
-        raise Unwell("no beat is in sight: nothing that is due is swept or erased")
+        raise Unwell(
+            "no beat is in sight: workers that read sweep and erase alone; hours, "
+            "curation and training stand still"
+        )

@@ -187,6 +187,20 @@ def test_site_that_only_bootstrap_made_takes_a_backup(
     assert not User.objects.exists()
 
 
+def test_site_of_somebody_called_as_in_a_demo_is_not_empty(
+    read_photo: Photo, tmp_path: Path, settings: LazySettings
+) -> None:
+    save_backup(path=tmp_path / "b.tar")
+    wipe()
+    settings.DEMO = False
+    User.objects.create_superuser("max", password="a-password-of-ones-own")
+
+    with pytest.raises(BackupError, match="1 user"):
+        restore_backup(path=tmp_path / "b.tar")
+
+    assert User.objects.filter(username="max").exists()
+
+
 def test_backup_of_a_demo_brings_no_known_password(
     tmp_path: Path, settings: LazySettings, capsys: pytest.CaptureFixture[str]
 ) -> None:

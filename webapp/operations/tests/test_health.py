@@ -159,7 +159,7 @@ class TestReadiness:
         answer = client.get("/readyz")
 
         assert answer.status_code == 503
-        assert "files can neither" in answer.json()["checks"]["storage"]
+        assert "no file can be kept" in answer.json()["checks"]["storage"]
         assert "/dev/null" not in answer.content.decode()
 
     def test_database_that_is_away_shows_and_alive_stays_alive(
