@@ -316,7 +316,7 @@ class PhotoLinksView(VisitorView):
         link, token = create_share_link(photo=visible_photo(request, photo_id))
         url = request.build_absolute_uri(reverse("photos:shared", args=[token]))
         return private(
-            ShareLinkSerializer({"url": url, "expires_at": link.expires_at}).data,
+            ShareLinkSerializer({"url": url, "expires_at": link.ends_at}).data,
             status=status.HTTP_201_CREATED,
         )
 

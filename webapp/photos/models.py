@@ -12,6 +12,8 @@ and never back from ``done`` or ``failed``. Every step is a conditional UPDATE i
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import models
 from django.utils import timezone
 
@@ -183,6 +185,12 @@ class ShareLink(TimedModel):
 
     def __str__(self) -> str:
         return f"link to {self.photo_id} until {self.expires_at:%Y-%m-%d}"
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it ceases to open the photo, as the photo stands now: with it, where
+        that is erased first."""
+        return min(self.expires_at, self.photo.expires_at or self.expires_at)
 
 
 class Face(TimedModel):

@@ -20,24 +20,22 @@ MAX_LINKS: Final = 20
 
 
 def create_share_link(*, photo: Photo) -> tuple[ShareLink, str]:
-    """A new link and its token, which is shown once and never stored. It ends with the
-    photo, where that comes first.
+    """A new link and its token, which is shown once and never stored.
 
     Raises ``Conflict`` where a photo has ``MAX_LINKS`` that still open it, and
     ``NotFound`` where it was deleted meanwhile.
     """
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
-        erased_at = lock_photo(photo_id=photo.pk).expires_at
-        ends_at = timezone.now() + timedelta(days=SHARE_DAYS)
-        if open_links_to(photo=photo).count() >= MAX_LINKS:
+        locked = lock_photo(photo_id=photo.pk)
+        if open_links_to(photo=locked).count() >= MAX_LINKS:
             raise Conflict(
                 f"This photo has {MAX_LINKS} links already. Please revoke one first."
             )
         link = ShareLink.objects.create(
-            photo=photo,
+            photo=locked,
             token_sha256=hash_token(token),
-            expires_at=min(ends_at, erased_at) if erased_at else ends_at,
+            expires_at=timezone.now() + timedelta(days=SHARE_DAYS),
         )
     return link, token
 

@@ -701,6 +701,19 @@ class TestTwoTabs:
         erased_at = Photo.objects.get().expires_at
         assert erased_at is None or ends_at <= erased_at
 
+    def test_link_to_a_photo_that_is_then_kept_lasts_as_long_as_any(
+        self, client: Client
+    ) -> None:
+        given = give(client)["id"]
+        client.post(f"/api/v1/photos/{given}/links")
+
+        client.post(f"/photos/{given}/consent/", {"keep": "1"})
+
+        link = ShareLink.objects.get()
+        assert link.expires_at - timezone.now() > timedelta(days=6)
+        page = client.get(f"/photos/{given}/")
+        assert page.context["share_ends_at"] == link.expires_at
+
     def test_deleted_photo_is_not_shared(self, client: Client) -> None:
         photo = Photo.objects.get(pk=give(client)["id"])
         delete_photo(photo=Photo.objects.get())

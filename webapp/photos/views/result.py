@@ -168,7 +168,7 @@ def _render_result(
         "share_token": share_token,
         "links": len(links),
         # Of the newest: the one that is shown, where one is.
-        "share_ends_at": links[0].expires_at if links else None,
+        "share_ends_at": links[0].ends_at if links else None,
         "consent": consent_text,
     }
     template = "photos/_result.html" if is_htmx(request) else "photos/result.html"
