@@ -7,8 +7,10 @@ restart; a photo is read by one version alone.
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import threading
+import time
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -23,6 +25,9 @@ from ml.runtime import Provider
 from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import get_champion, is_champion, read_model_file
+
+_LOAD_AGAIN_AFTER_SECONDS: Final = 15.0
+"""A store that hangs takes nine seconds to be found away, and a photo has twenty."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +52,7 @@ class ModelServer:
         self._detector: FaceDetector | None = None
         self._model: ServingModel | None = None
         self._refused_sha256 = ""
+        self._away_at = -math.inf
 
     @property
     def detector(self) -> FaceDetector:
@@ -59,8 +65,9 @@ class ModelServer:
         """The champion, loaded.
 
         A champion whose file is not what the registry says does not load: the last
-        good one goes on serving, and the log says so. Raises ``NoModelServes``
-        where there is none.
+        good one goes on serving, and the log says so. So it does while the store is
+        away, which is not asked for the file before every photo. Raises
+        ``NoModelServes`` where there is none.
         """
         model = self._model
         if model is not None and is_champion(model.version):
@@ -69,7 +76,10 @@ class ModelServer:
         if champion is None:
             raise NoModelServes("no model is registered: run manage.py bootstrap")
         with self._lock:
-            if self._model is None or self._model.version.pk != champion.pk:
+            if self._model is None or (
+                self._model.version.pk != champion.pk
+                and time.monotonic() >= self._away_at + _LOAD_AGAIN_AFTER_SECONDS
+            ):
                 self._load(champion)
             if self._model is None:
                 raise NoModelServes(f"version {champion.version} cannot be loaded")
@@ -94,6 +104,7 @@ class ModelServer:
             )
         except StorageAway as error:
             logger.warning("version %s is not loaded yet: %s", champion.version, error)
+            self._away_at = time.monotonic()
             return
         except (ManifestError, ModelFileError) as error:
             if self._refused_sha256 != champion.sha256:

@@ -25,7 +25,7 @@ from webapp.photos.models import (
     PhotoStatus,
     Prediction,
 )
-from webapp.photos.services import processing
+from webapp.photos.services import processing, serving
 from webapp.photos.services.erasure import delete_photo
 from webapp.photos.services.serving import ModelServer
 from webapp.photos.tests.factories import PhotoFactory
@@ -233,6 +233,30 @@ def test_host_without_the_gpu_that_it_is_to_use_takes_no_attempt_from_a_photo(
 
     photo.refresh_from_db()
     assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
+
+
+def test_store_that_is_away_is_not_asked_for_a_new_champion_before_every_photo(
+    champion: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ModelServer()
+    assert server.champion().version == champion
+    newer = register_model_version(path=write_tiny_model(tmp_path, "tiny-2"))
+    promote_model_version(model_version=newer, promoted_by=None, reason="test")
+    asked = []
+
+    def refuse(_: FileSystemStorage, name: str, mode: str) -> None:
+        asked.append(name)
+        raise OSError(errno.EIO, "the disk does not answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(FileSystemStorage, "_open", refuse)
+        away.setattr(serving, "_LOAD_AGAIN_AFTER_SECONDS", 600.0)
+        for _ in range(3):
+            assert server.champion().version == champion
+    assert asked == [newer.file_name]
+
+    monkeypatch.setattr(serving, "_LOAD_AGAIN_AFTER_SECONDS", 0.0)
+    assert server.champion().version == newer
 
 
 def test_host_without_the_gpu_that_it_is_to_use_hears_so_without_any_model(
