@@ -31,8 +31,8 @@ _CAPTION: Final = "Mien reads appearance, not feelings."
 UNREADABLE_WORDS: Final = FAILURE_WORDS[FailureReason.UNREADABLE]
 
 _drawing = threading.BoundedSemaphore(2)
-"""Pictures that one web process draws at a time: a large one takes a core for more
-than a second."""
+"""Annotated photos that one web process draws at a time: a large one takes a core for
+more than a second, a thumbnail or a heat map for less than a twentieth."""
 
 _WAIT_SECONDS: Final = 5.0
 
@@ -64,7 +64,7 @@ class DrawingBusy(DomainError):
 
 @contextmanager
 def turn_to_draw() -> Iterator[None]:
-    """Around what draws a picture. Raises ``DrawingBusy`` where too many wait."""
+    """Around what draws a large picture. Raises ``DrawingBusy`` where too many wait."""
     if not _drawing.acquire(timeout=_WAIT_SECONDS):
         raise DrawingBusy(
             "The site is drawing as many pictures as it can. Please try again in a few "

@@ -66,9 +66,7 @@ def image(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponseBase:
 @require_safe
 def thumbnail(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     with _open_file(visible_photo(request, photo_id)) as handle:
-        stored = handle.read()
-    with rendering.turn_to_draw():
-        data = rendering.thumbnail(stored)
+        data = rendering.thumbnail(handle.read())
     return _unkept(HttpResponse(data, content_type="image/jpeg"))
 
 
@@ -222,8 +220,7 @@ def _heat_response(request: HttpRequest, photo: Photo, index: int) -> HttpRespon
         if wanted in [known.value for known in EMOTIONS]
         else max(EMOTIONS, key=lambda known: getattr(prediction, known.value))
     )
-    with rendering.turn_to_draw():
-        data = rendering.heat_map(prediction, emotion)
+    data = rendering.heat_map(prediction, emotion)
     return _unkept(HttpResponse(data, content_type="image/png"))
 
 
