@@ -11,6 +11,7 @@ from typing import Final
 
 from django.core.files.base import File
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 
 from ml.images import MAX_BYTES
 from webapp.core.errors import DomainError
@@ -72,8 +73,8 @@ class BatchGone(BatchRefused):
 
     def __init__(self) -> None:
         super().__init__(
-            "Your photos were deleted while these came in, in another tab perhaps: "
-            "these are gone, too. Please send them again if you want them read."
+            "These photos were deleted while they came in: none of them is kept. "
+            "Please send them again if you want them read."
         )
 
 
@@ -100,6 +101,8 @@ def submit_batch(
     if known := _known_batch(mark):
         return known
     batch = Batch.objects.create(visitor_key=visitor_key, is_incomplete=True)
+    # The sweep measures its age by the database's clock.
+    Batch.objects.filter(pk=batch.pk).update(created_at=Now())
     refused: list[dict[str, object]] = []
     taken: list[Photo] = []
     position = 0

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from webapp.photos.consent import CONSENT_VERSION
@@ -24,7 +24,7 @@ def set_consent(
     now = timezone.now()
     changes: dict[str, object] = {}
     if keep is not None:
-        ends = now + timedelta(seconds=settings.PHOTO_RETENTION_SECONDS)
+        ends = Now() + timedelta(seconds=settings.PHOTO_RETENTION_SECONDS)
         changes["expires_at"] = None if keep else Coalesce("expires_at", ends)
     if train is not None:
         changes["training_consent_at"] = now if train else None

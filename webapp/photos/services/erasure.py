@@ -11,6 +11,7 @@ from typing import Final
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from webapp.accounts.api_keys import ended_visitor_keys
@@ -83,13 +84,14 @@ def delete_photos_of(*, visitor_key: str) -> int:
 
 
 def erase_expired_photos() -> int:
-    """Delete what has outlived its time or its API key; how many photos that were.
+    """Delete what has outlived its time or its API key; how many photos that were. The
+    database's clock decides: a host whose own is wrong erases nothing early.
 
     With them go batches of which nobody was told, for their process ended while they
     came in.
     """
     expired = Photo.objects.filter(
-        Q(expires_at__lt=timezone.now()) | Q(visitor_key__in=ended_visitor_keys())
+        Q(expires_at__lt=Now()) | Q(visitor_key__in=ended_visitor_keys())
     )
     deadline = time.monotonic() + _ERASING_SECONDS
     erased = 0
@@ -98,7 +100,7 @@ def erase_expired_photos() -> int:
             break
         delete_photo(photo=photo)
         erased += 1
-    old = Batch.objects.filter(created_at__lt=_long_ago())
+    old = Batch.objects.filter(created_at__lt=Now() - _ORPHAN_AFTER)
     for batch in old.filter(is_incomplete=True):
         delete_batch(batch=batch)
     old.filter(photos__isnull=True).delete()
@@ -117,7 +119,7 @@ def empty_write_ahead_log() -> None:
 
 def remove_orphan_files() -> int:
     """Delete photo files that no row names; how many."""
-    before = _long_ago()
+    before = timezone.now() - _ORPHAN_AFTER
     removed = 0
     folders, _ = _listdir("photos")
     for folder in folders:
@@ -142,10 +144,6 @@ def _modified_at(path: str) -> datetime:
     except FileNotFoundError:
         return timezone.now()
     return modified_at
-
-
-def _long_ago() -> datetime:
-    return timezone.now() - _ORPHAN_AFTER
 
 
 def _listdir(path: str) -> tuple[list[str], list[str]]:

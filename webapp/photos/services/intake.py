@@ -15,6 +15,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from ml import images
@@ -117,7 +118,8 @@ def submit_photo(
                 width_px=image.width_px,
                 height_px=image.height_px,
                 queued_at=now,
-                expires_at=None if keep else now + retention,
+                # By the database's clock, as the sweep tells the time.
+                expires_at=None if keep else Now() + retention,
                 training_consent_at=now if train else None,
                 consent_version=CONSENT_VERSION if keep or train else "",
                 batch=batch,
@@ -125,6 +127,7 @@ def submit_photo(
                 idempotency_hash=hashes[0] if hashes else None,
                 upload_sha256=upload_sha256,
             )
+            photo.refresh_from_db(fields=["expires_at"])
             photo_id = photo.pk
             # Robust: the photo is acknowledged whatever becomes of the message.
             transaction.on_commit(lambda: wake_worker(photo_id), robust=True)

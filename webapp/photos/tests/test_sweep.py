@@ -21,6 +21,7 @@ from webapp.photos import tasks
 from webapp.photos.models import Batch, Face, Photo
 from webapp.photos.services import erasure, processing
 from webapp.photos.services.batches import BatchGone, submit_batch
+from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import (
     delete_photo,
     erase_expired_photos,
@@ -235,6 +236,33 @@ def test_what_is_not_erased_in_time_waits_for_the_next_minute(
     assert erase_expired_photos() == 0
     monkeypatch.undo()
 
+    assert erase_expired_photos() == 2
+
+
+@pytest.mark.parametrize("hours", [48, -48])
+def test_host_whose_clock_is_wrong_erases_nothing_early_and_lets_nothing_live_on(
+    monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """As it takes photos in, and as it erases them."""
+    picture = encode(astronaut())
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        yield "a.jpg", picture
+        assert erase_expired_photos() == 0
+        yield "b.jpg", picture
+
+    with monkeypatch.context() as wrong:
+        wrong.setattr(timezone, "now", lambda: _now() + timedelta(hours=hours))
+        batch = submit_batch(files=files(), visitor_key="v" * 64)
+        assert erase_expired_photos() == 0
+        set_consent(photos=batch.photos.all(), keep=True)
+        set_consent(photos=batch.photos.all(), keep=False)
+
+    assert erase_expired_photos() == 0
+    for photo in batch.photos.all():
+        assert photo.expires_at is not None
+        assert abs(photo.expires_at - _now() - timedelta(hours=24)) < timedelta(hours=1)
+    Photo.objects.update(expires_at=_now() - timedelta(seconds=1))
     assert erase_expired_photos() == 2
 
 
