@@ -302,7 +302,7 @@ def test_what_answers_a_press_is_for_everybody(
     visitor.get_by_role("button", name="Make a link").click()
     expect(visitor.locator("#share-link")).to_be_visible()
     trouble += look(visitor, "a new link")
-    for choice in ("Keep it until I delete it", "Let them train the model"):
+    for choice in ("Keep it until I delete it", "Allow training"):
         visitor.get_by_text("What you allow").click()
         press(visitor, choice)
         expect(visitor.get_by_text("Your choice is in force.")).to_be_visible()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Case, QuerySet, Value, When
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -30,6 +30,12 @@ def set_consent(
         changes["training_consent_at"] = now if train else None
     if not changes:
         return 0
-    if keep or train:
+    if train or (keep and train is False):
         changes["consent_version"] = CONSENT_VERSION
+    elif keep:
+        # Whoever allowed training by another text was not asked for this one.
+        changes["consent_version"] = Case(
+            When(training_consent_at=None, then=Value(CONSENT_VERSION)),
+            default="consent_version",
+        )
     return photos.update(**changes)

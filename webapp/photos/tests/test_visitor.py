@@ -152,6 +152,35 @@ class TestConsent:
 
         assert Photo.objects.get().expires_at == soon
 
+    def test_training_allowed_by_an_older_text_is_asked_for_anew(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        address = done(client, train="true")
+        Photo.objects.update(consent_version="2026-11")
+
+        client.post(f"{address}consent/", {"keep": "1"})
+
+        assert Photo.objects.get().consent_version == "2026-11"
+        page = client.get(address).content.decode()
+        assert "You allow training" not in page
+        assert "Please allow it anew, or take it back" in page
+        client.post(f"{address}consent/", {"train": "1"})
+        assert Photo.objects.get().consent_version == CONSENT_VERSION
+        assert "You allow training" in client.get(address).content.decode()
+
+    @pytest.mark.parametrize("choices", [{"keep": "1"}, {"keep": "1", "train": "0"}])
+    def test_to_keep_a_photo_agrees_to_the_text_of_today_where_it_trains_nothing(
+        self, client: Client, choices: dict[str, str]
+    ) -> None:
+        given = give(client, train="true")["id"]
+        Photo.objects.update(consent_version="2026-11")
+        if "train" not in choices:
+            client.post(f"/photos/{given}/consent/", {"train": "0"})
+
+        client.post(f"/photos/{given}/consent/", choices)
+
+        assert Photo.objects.get().consent_version == CONSENT_VERSION
+
     def test_a_kept_photo_outlives_the_sweep(self, client: Client) -> None:
         give(client, keep="true")
 
