@@ -40,7 +40,12 @@ function showRefusal(words) {
   refusal.hidden = !words;
 }
 
-/** After all was sent the site may take it in, whatever is cancelled here. */
+/** Whether all that is under way was sent: the site may take it in, whatever is
+ * cancelled here. */
+function isAllSent() {
+  return sending !== null && parts.progress.value === parts.progress.max;
+}
+
 function showArrived(visible) {
   arrived.hidden = !visible;
 }
@@ -99,7 +104,8 @@ function refuse(words) {
 
 /** Take files, whichever way they came. */
 function take(files) {
-  showArrived(false);
+  const isSent = isAllSent();
+  showArrived(isSent);
   sending?.abort();
   sending = null;
   const words = refusalOf(files, limits);
@@ -113,6 +119,9 @@ function take(files) {
   showRefusal("");
   showPreview(files);
   submit(files);
+  if (isSent) {
+    say(`${arrived.textContent} Sending ${nameOf(files)}.`);
+  }
 }
 
 async function submit(files) {
@@ -165,7 +174,7 @@ input.addEventListener("change", () => {
 });
 
 parts.cancel.addEventListener("click", () => {
-  const isSent = sending !== null && parts.progress.value === parts.progress.max;
+  const isSent = isAllSent();
   reset();
   showArrived(isSent);
   say(isSent ? arrived.textContent : "Cancelled.");

@@ -309,8 +309,9 @@ class TestOnTheWay:
         assert page.evaluate("() => document.querySelector('#image').files.length") == 0
         expect(page.locator("#image")).to_be_focused()
 
+    @pytest.mark.parametrize("other", [False, True], ids=["cancelled", "replaced"])
     def test_what_is_cancelled_after_all_was_sent_may_have_arrived(
-        self, open_page: OpenPage, stack: Stack
+        self, open_page: OpenPage, stack: Stack, other: bool
     ) -> None:
         page = open_page("/")
         web = stack.service("web")
@@ -322,16 +323,23 @@ class TestOnTheWay:
             page.wait_for_function(
                 "() => document.querySelector('progress').value === 100"
             )
-            page.get_by_role("button", name="Cancel").click()
+            if other:
+                drop(page, {**PHOTO, "name": "other.png"})
+            else:
+                page.get_by_role("button", name="Cancel").click()
             words = page.locator("#arrived")
-            expect(words).to_contain_text("all was sent by then")
+            expect(words).to_be_visible()
+            expect(words).to_contain_text("cancelled after all was sent")
             expect(page.locator("#upload [role=status]")).to_contain_text("My photos")
         finally:
             for process in processes:
                 process.resume()
 
-        words.get_by_role("link", name="My photos").click()
-        page.wait_for_url("**/mine/")
+        if other:
+            page.wait_for_url(RESULT)
+        else:
+            words.get_by_role("link", name="My photos").click()
+            page.wait_for_url("**/mine/")
 
     def test_a_format_that_the_browser_cannot_show_is_no_broken_picture(
         self, open_page: OpenPage
