@@ -395,6 +395,22 @@ def test_rollback_brings_the_one_before_back_once(
     assert get_champion() == run.parent
 
 
+def test_way_between_the_pages_of_versions_is_no_way_back_to_a_version(
+    page: Client,
+    admin: User,
+    run: TrainingRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(selectors_pages, "PAGE_SIZE", 1)
+    promote_version(model_version=candidate(run), promoted_by=admin)
+    address = reverse("training:versions")
+
+    assert ">Older</a>" in words(page.get(address))
+    second = words(page.get(address, {"page": 2}))
+    assert "Roll back to tiny-1" in second
+    assert ">Newer</a>" in second
+
+
 def test_of_two_rollbacks_at_once_the_second_goes_no_further(
     page: Client,
     admin: User,
