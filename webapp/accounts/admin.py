@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from webapp.accounts import audit
 from webapp.accounts.api_keys import take_right_to_train
 from webapp.accounts.models import AuditEntry, User
+from webapp.accounts.services import withdraw_invitations_of
 from webapp.core.admin import ReadOnlyAdmin
 
 # Nothing asks for groups.
@@ -69,8 +70,9 @@ class PersonAdmin(UserAdmin):
         ):
             assert isinstance(request.user, User)
             _record(request, "set a password", obj.username)
-            # Whoever knew the old one may have made a key that outlives it.
+            # Whoever knew the old one may have made what outlives it.
             take_right_to_train(person=obj, taken_by=request.user)
+            withdraw_invitations_of(person=obj, withdrawn_by=request.user)
         return super().log_change(request, obj, message)
 
 

@@ -105,7 +105,7 @@ def revoke_keys_of(*, person: User, revoked_by: User) -> int:
 
 
 @transaction.atomic
-def take_right_to_train(*, person: User, taken_by: User) -> None:
+def take_right_to_train(*, person: User, taken_by: User | None = None) -> None:
     """Leave a person's keys open, and none of them with the right to train."""
     rows = api_keys_of(person=person).select_for_update().filter(may_train=True)
     names = [row.name for row in rows]

@@ -16,6 +16,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from webapp.accounts import audit
+from webapp.accounts.api_keys import take_right_to_train
 from webapp.accounts.models import Invitation, Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
@@ -63,8 +64,9 @@ def seed_demo_people() -> list[tuple[str, str, str]]:
 def close_known_passwords() -> list[str]:
     """Outside a demo, void the published passwords of its people; who had one.
 
-    They come with a demo's database or its backup. ``manage.py changepassword`` opens
-    such an account again.
+    They come with a demo's database or its backup, and with them goes what whoever
+    knew one may have made to come back by: open invitations, and the right of API
+    keys to train. ``manage.py changepassword`` opens such an account again.
     """
     if settings.DEMO:
         return []
@@ -76,6 +78,8 @@ def close_known_passwords() -> list[str]:
         person.set_unusable_password()
         person.save(update_fields=["password"])
         audit.record(actor=None, action="voided a known password", subject=name)
+        take_right_to_train(person=person)
+        withdraw_invitations_of(person=person)
         closed.append(name)
     return closed
 
@@ -84,7 +88,8 @@ def said_of_closed(names: Sequence[str]) -> str:
     """What to tell the operator about ``close_known_passwords``."""
     return (
         f"The demo's published passwords do not open this site any more: "
-        f"{', '.join(names)}. Give a new one with: manage.py changepassword {names[0]}"
+        f"{', '.join(names)}. Their open invitations and their API keys' right to "
+        f"train are gone, too. Give a new one with: manage.py changepassword {names[0]}"
     )
 
 
@@ -193,6 +198,13 @@ def withdraw_invitation(
         )
 
 
+def withdraw_invitations_of(*, person: User, withdrawn_by: User | None = None) -> None:
+    """Void all links of a person that nobody has used."""
+    unused = Invitation.objects.filter(invited_by=person, used_at__isnull=True)
+    for invitation in unused:
+        withdraw_invitation(invitation=invitation, withdrawn_by=withdrawn_by)
+
+
 @transaction.atomic
 def change_person(
     *,
@@ -204,7 +216,7 @@ def change_person(
     """Give a role, or close and open an account; nobody does that to themselves.
 
     So the last admin cannot lock everybody out, nor the last two each other. Their
-    votes stay.
+    votes stay; the open invitations of who is no active admin any more are withdrawn.
     """
     if person.pk == changed_by.pk:
         raise DomainError(
@@ -232,6 +244,9 @@ def change_person(
         before=before,
         after=after,
     )
+    if not has_role(person, Role.ADMIN):
+        # Else they would open again with the account.
+        withdraw_invitations_of(person=person, withdrawn_by=changed_by)
 
 
 def _name_taken(username: str) -> Conflict:

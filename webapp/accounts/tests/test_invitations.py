@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from webapp.accounts import audit
 from webapp.accounts.models import Invitation, Role, User
 from webapp.accounts.roles import has_role
 from webapp.accounts.services import (
@@ -87,6 +88,12 @@ def test_who_is_no_admin_any_more_does_not_come_back_by_their_own_link(
     with pytest.raises(NotFound, match="may invite nobody any more"):
         accept_invitation(secret=secret, username="back", password=PASSWORD)
 
+    assert not open_invitations().exists()
+    withdrawn = audit.recent_entries()[0]
+    assert (withdrawn.actor, withdrawn.action) == ("root", "withdrew an invitation")
+
+    # Nor does the link open again with the account.
+    change_person(person=other, changed_by=admin, role=Role.ADMIN, is_active=True)
     assert not open_invitations().exists()
 
 

@@ -13,7 +13,12 @@ from django.urls import reverse
 from webapp.accounts import audit
 from webapp.accounts.api_keys import create_api_key, find_api_key
 from webapp.accounts.models import AuditEntry, Role, User
-from webapp.accounts.services import close_known_passwords, seed_demo_people
+from webapp.accounts.services import (
+    close_known_passwords,
+    invite_person,
+    open_invitations,
+    seed_demo_people,
+)
 from webapp.accounts.visitors import (
     COOKIE_NAME,
     new_visitor,
@@ -66,6 +71,38 @@ def test_published_passwords_of_a_demo_open_no_public_site(
     assert not User.objects.get(username=second).check_password(password)
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.subject) == ("voided a known password", second)
+
+
+@pytest.mark.django_db
+def test_who_knew_a_published_password_has_no_other_way_back(
+    settings: LazySettings,
+) -> None:
+    settings.DEMO = True
+    (_, (name, _, _)) = seed_demo_people()
+    known = User.objects.get(username=name)
+    _, key = create_api_key(person=known, name="nightly", may_train=True)
+    invite_person(role=Role.ADMIN, invited_by=known, note="me")
+    other = User.objects.create_user("other", role=Role.ADMIN)
+    invitation, _ = invite_person(role=Role.ADMIN, invited_by=other)
+    _, kept = create_api_key(person=other, name="nightly", may_train=True)
+    settings.DEMO = False
+
+    close_known_passwords()
+
+    rows = [find_api_key(key=text) for text in (key, kept)]
+    assert [row and row.may_train for row in rows] == [False, True]
+    assert open_invitations().get() == invitation
+    withdrawn, taken = audit.recent_entries(count=2)
+    assert (withdrawn.actor, withdrawn.action, withdrawn.subject) == (
+        "",
+        "withdrew an invitation",
+        "me",
+    )
+    assert (taken.actor, taken.action, taken.subject) == (
+        "",
+        "took the right to train from API keys",
+        name,
+    )
 
 
 @pytest.mark.django_db
@@ -266,10 +303,11 @@ class TestDjangosAdmin:
         eve.refresh_from_db()
         assert eve.check_password(words["password1"])
 
-    def test_new_password_takes_the_right_to_train_from_keys_made_before(
+    def test_new_password_takes_what_was_made_under_the_old_one(
         self, client: Client, admin: User
     ) -> None:
         bo = User.objects.create_user("bo", role=Role.ADMIN)
+        invite_person(role=Role.ADMIN, invited_by=bo, note="a friend")
         _, key = create_api_key(person=bo, name="nightly", may_train=True)
         words = {"password1": "look twice at it", "password2": "look twice at it"}
 
@@ -281,7 +319,9 @@ class TestDjangosAdmin:
         row = find_api_key(key=key)
         assert row is not None
         assert not row.may_train
-        taken = audit.recent_entries()[0]
+        assert not open_invitations().exists()
+        withdrawn, taken = audit.recent_entries(count=2)
+        assert (withdrawn.actor, withdrawn.subject) == ("max", "a friend")
         assert taken.action == "took the right to train from API keys"
         assert (taken.actor, taken.subject) == ("max", "bo")
         assert taken.details == {"keys": ["nightly"]}
