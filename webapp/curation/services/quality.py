@@ -23,6 +23,7 @@ from webapp.curation.models import (
     Correction,
     GoldFace,
     Pause,
+    Reason,
     Source,
     Verdict,
 )
@@ -163,11 +164,24 @@ def add_gold(
 
 
 def follow_decision(*, consensus: Consensus) -> None:
-    """A gold face measures by what an adjudicator says of it; one that is decided no
-    more, since a decision was taken back, is in doubt and measures nobody."""
-    gold = GoldFace.objects.filter(face_id=consensus.face_id)
-    if consensus.state == ConsensusState.DECIDED:
-        gold.update(verdict=consensus.verdict)
+    """A gold face measures by what an adjudicator says of it. One that is decided no
+    more, since a decision was taken back, measures by what its data folder says, if
+    that made it gold; another is in doubt and measures nobody."""
+    face_id = consensus.face_id
+    gold = GoldFace.objects.filter(face_id=face_id)
+    verdict: str | None = consensus.verdict
+    if consensus.state != ConsensusState.DECIDED:
+        verdict = (
+            Correction.objects.filter(
+                face_id=face_id, source=Source.IMPORT, retracted_at__isnull=True
+            )
+            # What came onto the queue from a folder was made gold by people.
+            .exclude(face__queue_item__reason=Reason.SUSPECT)
+            .values_list("verdict", flat=True)
+            .first()
+        )
+    if verdict:
+        gold.update(verdict=verdict)
     else:
         gold.delete()
 

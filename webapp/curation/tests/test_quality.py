@@ -18,6 +18,8 @@ from webapp.curation.models import (
     Correction,
     GoldFace,
     Pause,
+    Reason,
+    Verdict,
 )
 from webapp.curation.selectors import (
     gold_candidates,
@@ -28,6 +30,7 @@ from webapp.curation.selectors import (
 from webapp.curation.services import consensus
 from webapp.curation.services.consensus import refresh_faces, weigh_people
 from webapp.curation.services.quality import (
+    add_gold,
     choose_gold,
     choose_many_gold,
     drop_gold,
@@ -35,6 +38,7 @@ from webapp.curation.services.quality import (
     lift_pause,
     pause_if_unreliable,
 )
+from webapp.curation.services.queue import enqueue_faces
 from webapp.curation.services.votes import (
     adjudicate,
     adjudicate_many,
@@ -164,6 +168,45 @@ def test_gold_face_in_doubt_measures_nobody() -> None:
 
     assert not GoldFace.objects.exists()
     assert gold_score(person=person).answers == 0
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_gold_face_of_a_data_folder_outlives_a_decision_that_is_taken_back(
+    at_once: bool,
+) -> None:
+    face, judge = FaceFactory(), PersonFactory(role=Role.ADJUDICATOR)
+    Correction.objects.create(
+        face=face, author=PersonFactory(), verdict="happy", source="import"
+    )
+    gold = add_gold(face_id=face.pk, verdict=Verdict.HAPPY, chosen_by=None)
+
+    if at_once:
+        batch = adjudicate_many(person=judge, face_ids=[face.pk], verdict="sad")
+    else:
+        adjudicate(person=judge, face_id=face.pk, verdict="sad")
+    gold.refresh_from_db()
+    assert gold.verdict == "sad"
+    if at_once:
+        undo_batch(person=judge, batch=batch)
+    else:
+        retract_adjudication(person=judge, face_id=face.pk)
+
+    gold.refresh_from_db()
+    assert gold.verdict == "happy"
+
+
+def test_what_a_folder_says_of_a_suspect_face_is_no_known_answer() -> None:
+    face, judge = FaceFactory(), PersonFactory(role=Role.ADJUDICATOR)
+    Correction.objects.create(
+        face=face, author=PersonFactory(), verdict="happy", source="import"
+    )
+    enqueue_faces(face_ids=[face.pk], reason=Reason.SUSPECT)
+    adjudicate(person=judge, face_id=face.pk, verdict="sad")
+    choose_gold(face_id=face.pk, chosen_by=judge)
+
+    retract_adjudication(person=judge, face_id=face.pk)
+
+    assert not GoldFace.objects.exists()
 
 
 def labelled(face: Face, votes: dict[User, str]) -> None:
