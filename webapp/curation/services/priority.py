@@ -67,14 +67,20 @@ def reorder_queue() -> int:
     """Give every waiting face its priority by the order in force; how many changed.
 
     Needed after the order, or what it looks at, has changed; a vote moves its face at
-    once. Takes longer the more faces wait."""
-    items = list(QueueItem.objects.filter(status=QueueStatus.WAITING))
-    fresh = priorities(items=items)
-    changed = [item for item in items if item.priority != fresh[item.pk]]
-    for item in changed:
-        item.priority = fresh[item.pk]
-    QueueItem.objects.bulk_update(changed, ["priority"], batch_size=_BATCH)
-    return len(changed)
+    once, and that stays. Takes longer the more faces wait: what is done by the time
+    it is stopped is kept."""
+    waiting = QueueItem.objects.filter(status=QueueStatus.WAITING).order_by("pk")
+    ids = list(waiting.values_list("pk", flat=True))
+    changed = 0
+    for start in range(0, len(ids), _BATCH):
+        items = list(waiting.filter(pk__in=ids[start : start + _BATCH]))
+        fresh = priorities(items=items)
+        for item in items:
+            if item.priority != fresh[item.pk]:
+                # One that is not as it was read has moved meanwhile.
+                as_read = QueueItem.objects.filter(pk=item.pk, priority=item.priority)
+                changed += as_read.update(priority=fresh[item.pk])
+    return changed
 
 
 def chance_of(face_id: uuid.UUID) -> float:

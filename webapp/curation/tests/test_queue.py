@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import LazySettings
 from django.utils import timezone
 
@@ -11,8 +13,9 @@ from webapp.core.errors import DomainError
 from webapp.curation import tasks
 from webapp.curation.models import Correction, QueueItem, Reason
 from webapp.curation.order import ORDERS, Signals, uncertainty
+from webapp.curation.services import priority
 from webapp.curation.services.flags import retract_flag, submit_flag
-from webapp.curation.services.priority import chance_of, reorder_queue
+from webapp.curation.services.priority import chance_of, priorities, reorder_queue
 from webapp.curation.services.queue import enqueue_faces, fill_queue
 from webapp.curation.tests.factories import FaceFactory, let_expire
 from webapp.photos.models import Face, Photo
@@ -213,6 +216,49 @@ def test_another_order_rearranges_the_queue(settings: LazySettings) -> None:
     items = list(QueueItem.objects.order_by("-priority"))
     chances = [chance_of(item.face_id) for item in items]
     assert chances == sorted(chances, reverse=True)
+
+
+def test_face_that_moves_while_the_queue_is_ordered_stays_there(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = [FaceFactory() for _ in range(2)]
+    enqueue_faces(face_ids=[face.pk for face in faces], reason=Reason.MANUAL)
+    settings.CURATION_ORDER = "by_chance"
+
+    def vote_meanwhile(*, items: Sequence[QueueItem]) -> dict[uuid.UUID, float]:
+        computed = priorities(items=items)
+        QueueItem.objects.filter(face=faces[0]).update(priority=7.0)
+        return computed
+
+    monkeypatch.setattr(priority, "priorities", vote_meanwhile)
+
+    assert reorder_queue() == 1
+    assert QueueItem.objects.get(face=faces[0]).priority == 7.0
+    assert QueueItem.objects.get(face=faces[1]).priority == chance_of(faces[1].pk)
+
+
+def test_ordering_that_runs_out_of_time_keeps_what_is_done(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = [FaceFactory() for _ in range(5)]
+    enqueue_faces(face_ids=[face.pk for face in faces], reason=Reason.MANUAL)
+    settings.CURATION_ORDER = "by_chance"
+    monkeypatch.setattr(priority, "_BATCH", 2)
+    steps = iter(range(5))
+
+    def ends_in_the_third_step(*, items: Sequence[QueueItem]) -> dict[uuid.UUID, float]:
+        if next(steps) == 2:
+            raise SoftTimeLimitExceeded
+        return priorities(items=items)
+
+    monkeypatch.setattr(priority, "priorities", ends_in_the_third_step)
+    with pytest.raises(SoftTimeLimitExceeded):
+        reorder_queue()
+
+    placed = [
+        item.priority == chance_of(item.face_id) for item in QueueItem.objects.all()
+    ]
+    assert sum(placed) == 4
 
 
 def test_all_that_waits_is_not_ordered_anew_each_time_that_faces_come(
