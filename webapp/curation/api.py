@@ -109,11 +109,9 @@ class VotedSerializer(serializers.Serializer[Any]):
 
 
 class HeldSerializer(serializers.Serializer[Any]):
-    held = serializers.IntegerField(help_text="How many faces you hold.")
-
-
-class FacesSerializer(serializers.Serializer[Any]):
-    faces = serializers.IntegerField(help_text="How many faces that concerned.")
+    held = serializers.IntegerField(
+        help_text="How many faces that concerned: renewed, given back or taken back."
+    )
 
 
 class ClaimsView(APIView):
@@ -139,10 +137,10 @@ class ClaimsView(APIView):
     @extend_schema(
         operation_id="give_faces_back",
         summary="Give all faces back",
-        responses={200: FacesSerializer, 403: _ERROR},
+        responses={200: HeldSerializer, 403: _ERROR},
     )
     def delete(self, request: Request) -> Response:
-        return _private({"faces": claims.give_back_claims(person=person_of(request))})
+        return _private({"held": claims.give_back_claims(person=person_of(request))})
 
 
 class RenewView(APIView):
@@ -454,11 +452,11 @@ class BatchView(APIView):
     @extend_schema(
         operation_id="unlabel_many",
         summary="Take back what was labelled in one go",
-        responses={200: FacesSerializer, 404: _ERROR, **_REFUSALS},
+        responses={200: HeldSerializer, 404: _ERROR, **_REFUSALS},
     )
     def delete(self, request: Request, batch: uuid.UUID) -> Response:
         return _private(
-            {"faces": votes.undo_batch(person=person_of(request), batch=batch)}
+            {"held": votes.undo_batch(person=person_of(request), batch=batch)}
         )
 
 

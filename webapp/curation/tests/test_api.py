@@ -77,7 +77,7 @@ def test_faces_are_renewed_and_given_back(annotator: Person) -> None:
     }
     soon = timezone.now() + timedelta(seconds=21)
     assert Claim.objects.filter(expires_at__lt=soon).count() == 3
-    assert call(client, "DELETE", f"{ROOT}/claims").json() == {"faces": 3}
+    assert call(client, "DELETE", f"{ROOT}/claims").json() == {"held": 3}
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_many_at_once_and_back(judge: Person) -> None:
     answer = call(client, "POST", f"{ROOT}/bulk", {"faces": faces, "verdict": "sad"})
 
     batch = answer.json()["batch"]
-    assert call(client, "DELETE", f"{ROOT}/bulk/{batch}").json() == {"faces": 3}
+    assert call(client, "DELETE", f"{ROOT}/bulk/{batch}").json() == {"held": 3}
     assert call(client, "DELETE", f"{ROOT}/bulk/{batch}").status_code == 409
 
 
