@@ -6,7 +6,7 @@ import uuid
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
@@ -22,6 +22,7 @@ from webapp.accounts.api_keys import (
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import DomainError
+from webapp.core.responses import see_other
 
 
 @never_cache
@@ -63,6 +64,4 @@ def revoke(request: HttpRequest, key_id: uuid.UUID) -> HttpResponse:
     assert isinstance(person, User)
     revoke_api_key(person=person, key_id=key_id)
     messages.success(request, "The key is revoked. Its photos are being erased.")
-    response = redirect("accounts:api-keys")
-    response.status_code = 303
-    return response
+    return see_other("accounts:api-keys")

@@ -3,6 +3,7 @@ programs as JSON; and where to look next."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.http import (
@@ -63,8 +64,11 @@ def is_htmx(request: HttpRequest) -> bool:
     return bool(getattr(request, "htmx", False))
 
 
-def see_other(to: str, *args: Any, **kwargs: Any) -> HttpResponse:
+def see_other(
+    to: str, *args: Any, query: Mapping[str, Any] | None = None, **kwargs: Any
+) -> HttpResponse:
     """303: what was posted is done, go and look there."""
-    response = HttpResponseRedirect(reverse(to, args=args, kwargs=kwargs))
+    address = reverse(to, args=args, kwargs=kwargs, query=query)
+    response = HttpResponseRedirect(address)
     response.status_code = 303
     return response

@@ -11,7 +11,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -277,9 +277,7 @@ def alike(request: HttpRequest) -> HttpResponse:
         except DomainError as error:
             messages.error(request, str(error))
             return see_other("curation:alike")
-        response = redirect(f"{reverse('curation:alike')}?done={batch}")
-        response.status_code = 303
-        return response
+        return see_other("curation:alike", query={"done": batch})
     context = {
         "faces": selectors.alike_faces(seed=_uuid(request.GET.get("seed"))),
         "done": _uuid(request.GET.get("done")),
