@@ -423,17 +423,11 @@ def test_an_undo_whose_answer_is_lost_takes_back_one_label(
     page.keyboard.press("2")
     saved(page, before + 2)
     page.route("**/undo", break_off, times=1)
-    answers: list[str] = []
-    page.on(
-        "response",
-        lambda response: (
-            answers.append(response.url) if response.url.endswith("/undo") else None
-        ),
-    )
-    page.keyboard.press("u")
-    page.wait_for_function("() => document.querySelector('[data-status]').textContent")
-    while len(answers) < 2:
-        page.wait_for_timeout(50)
+    answers = itertools.count(1)
+    with page.expect_response(
+        lambda response: response.url.endswith("/undo") and next(answers) == 2
+    ):
+        page.keyboard.press("u")
     with page.expect_response("**/verdict") as answer:
         page.keyboard.press("3")
 
