@@ -573,6 +573,11 @@ def test_stop_waits_for_what_was_said(open_page: OpenPage) -> None:
     with page.expect_request("**/verdict"):
         page.keyboard.press("1")
     page.get_by_role("button", name="Stop for now").click()
+    expect(page.get_by_role("button", name="Saving, then stopping")).to_be_visible()
+    second = source_of_face(page)
+    page.keyboard.press("1")
+    page.get_by_role("button", name="Happy").click()
+    assert source_of_face(page) == second
     with page.expect_navigation(url="**/me/"):
         held.pop().continue_()
 

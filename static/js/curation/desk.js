@@ -45,6 +45,7 @@ let refusals = 0;
 let refusal = "";
 let isFilling = false;
 let fillAgain = false;
+let isStopping = false;
 let isLeaving = false;
 let chain = Promise.resolve();
 
@@ -414,6 +415,9 @@ const actions = {
 };
 
 function press(button, key, since) {
+  if (isStopping) {
+    return;
+  }
   if (button.dataset.do) {
     actions[button.dataset.do]();
   } else if (button.getAttribute("formaction")?.endsWith("/undo/")) {
@@ -449,12 +453,18 @@ desk.addEventListener("click", (event) => {
   }
 });
 
-/** Leave once everything is saved: the faces are given back with that. */
+/** Leave once everything is saved: the faces are given back with that. Until then
+ * nothing more is taken, or it might never end. */
 async function stop(event, button) {
   if (unsent === 0) {
     return;
   }
   event.preventDefault();
+  if (isStopping) {
+    return;
+  }
+  isStopping = true;
+  button.textContent = "Saving, then stopping";
   part("status").textContent = "Saving before you go";
   while (unsent > 0) {
     await chain;
