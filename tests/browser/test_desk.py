@@ -586,6 +586,56 @@ def test_stop_waits_for_what_was_said(open_page: OpenPage) -> None:
     saved(page, before + 1)
 
 
+CLAIMS = "**/api/v1/curation/claims"
+
+
+def ask_for_faces(page: Page) -> tuple[list[Route], list[Route]]:
+    """The next two requests for faces, held; the first is on its way."""
+    then = hold(page, CLAIMS)
+    now = hold(page, CLAIMS)
+    with page.expect_request(CLAIMS):
+        for _ in range(2):
+            page.keyboard.press("1")
+    return now, then
+
+
+def test_face_on_the_desk_stays_whatever_was_asked_before_it_came(
+    open_page: OpenPage,
+) -> None:
+    page, _ = open_desk(open_page)
+    now, then = ask_for_faces(page)
+    page.keyboard.press("1")
+    sent(page)
+    on_desk = source_of_face(page)
+
+    with page.expect_request(CLAIMS):
+        now.pop().fulfill(json=EMPTY)
+
+    expect(page.locator("#desk")).to_be_visible()
+    assert source_of_face(page) == on_desk
+    then.pop().continue_()
+
+
+def test_face_that_was_labelled_and_undone_since_stays(open_page: OpenPage) -> None:
+    page, before = open_desk(open_page)
+    now, then = ask_for_faces(page)
+    page.keyboard.press("1")
+    second = source_of_face(page)
+    page.keyboard.press("1")
+    for _ in range(2):
+        with page.expect_response("**/undo"):
+            page.keyboard.press("u")
+    with page.expect_request(CLAIMS):
+        now.pop().fulfill(json=EMPTY)
+
+    page.keyboard.press("1")
+
+    expect(page.locator("#desk")).to_be_visible()
+    assert source_of_face(page) == second
+    then.pop().continue_()
+    saved(page, before + 3)
+
+
 def test_keys_can_be_switched_off_for_good(open_page: OpenPage) -> None:
     page, before = open_desk(open_page)
     first = source_of_face(page)

@@ -45,6 +45,8 @@ let refusals = 0;
 let refusal = "";
 let isFilling = false;
 let fillAgain = false;
+/** Of which something was sent since the site was last asked for faces. */
+let sentSince = new Set();
 let isStopping = false;
 let isLeaving = false;
 let chain = Promise.resolve();
@@ -120,6 +122,7 @@ function send(action, face) {
   unsent += 1;
   if (face) {
     face.unsent += 1;
+    sentSince.add(face);
   }
   showUnsent();
   chain = chain
@@ -183,7 +186,9 @@ function clearAlert() {
 
 /** Have some faces ahead; asking again gives the same ones and renews them. What was
  * to come and is not among them has gone to somebody else, or was deleted; what was
- * labelled and is among them was undone, in another tab or by a lost request. */
+ * labelled and is among them was undone, in another tab or by a lost request. Of what
+ * somebody has said something since, the answer knows nothing; and the face before
+ * them stays. */
 async function fill() {
   if (isFilling) {
     // What was asked already knows nothing of the labels since.
@@ -198,12 +203,14 @@ async function fill() {
       const isSettled = (face) => face.unsent === 0;
       const before = faces.length > AHEAD ? [] : faces.slice(1).filter(isSettled);
       const labelled = done.filter(isSettled);
+      sentSince = new Set();
       const answer = await ask("POST", urls.apiClaims, { count: AHEAD });
       const held = new Set(answer.claims.map((claim) => claim.id));
-      const gone = new Set(before.filter((face) => !held.has(face.id)));
-      faces = faces.filter((face) => !gone.has(face));
+      const isKnown = (face) => !sentSince.has(face);
+      const gone = new Set(before.filter((face) => isKnown(face) && !held.has(face.id)));
+      faces = faces.filter((face, index) => index === 0 || !gone.has(face));
       for (const face of labelled.filter(({ id }) => held.has(id))) {
-        if (done.includes(face) && isSettled(face)) {
+        if (done.includes(face) && isKnown(face)) {
           forget(face);
           faces.push(face);
         }
