@@ -3,7 +3,8 @@
 A TrainingRun's ``state`` goes
 
     queued -> running -> done       (a candidate was made and judged)
-                     |-> queued     (its worker died: the next one goes on)
+                     |-> queued     (its worker died: the next one goes on; or the
+                     |               store of the files is away: it waits a minute)
                      |-> failed     (``message`` says why)
                      |-> cancelled
     queued -> cancelled
@@ -182,10 +183,12 @@ class TrainingRun(TimedModel):
     candidate is judged against; ``start`` the one whose weights it starts from: the
     same, unless an erased face is to be forgotten. ``lease_token`` names the one
     worker that may write it, until ``lease_expires_at``. ``attempts`` counts workers
-    since the last checkpoint. ``stage`` is what it does now, in words;
+    since the last checkpoint. ``put_off_since`` says from when on it has been put off
+    again and again, without a checkpoint in between, because the store of the files is
+    away; null where it is not. ``stage`` is what it does now, in words;
     ``progress_done`` of ``progress_total`` steps are made. ``curves`` is a list of
     ``ml.train_config.EpochRecord`` as dicts (head runs have none). ``message`` says
-    why a run failed.
+    why a run failed, or why it was put off.
 
     ``outcome`` and ``decision`` are the gate's: ``{"outcome", "findings":
     [{"outcome", "reason", "more_labels"}], "notes": [words], "more_labels"}``, what
@@ -223,6 +226,7 @@ class TrainingRun(TimedModel):
     lease_expires_at = models.DateTimeField(null=True)
     heartbeat_at = models.DateTimeField(null=True)
     queued_at = models.DateTimeField()
+    put_off_since = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)

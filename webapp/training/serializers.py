@@ -104,7 +104,9 @@ class RunSerializer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
-    message = serializers.CharField(help_text="Why it failed; else empty.")
+    message = serializers.CharField(
+        help_text="Why it failed, or was put off; else empty."
+    )
 
 
 class LineSerializer(serializers.Serializer[Any]):

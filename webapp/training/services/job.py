@@ -60,14 +60,22 @@ class Job:
         self._write(stage=stage, progress_done=done, progress_total=total)
 
     def say(self, text: str) -> None:
-        """A line for the log that people read."""
+        """A line for the log that people read. What a run said before it was put off
+        is not said again at each new try."""
         logger.info("run %s: %s", self.run.number, text)
-        RunLine.objects.create(run=self.run, text=text[:_MAX_LINE])
+        line = text[:_MAX_LINE]
+        if self.run.put_off_since and self.run.lines.filter(text=line).exists():
+            return
+        RunLine.objects.create(run=self.run, text=line)
 
     def keep_curves(self, history: Sequence[EpochRecord]) -> None:
         """A checkpoint was written: the curves so far. The count of attempts starts
         anew, for the run is getting on."""
-        self._write(curves=[asdict(record) for record in history], attempts=1)
+        self._write(
+            curves=[asdict(record) for record in history],
+            attempts=1,
+            put_off_since=None,
+        )
 
     def _write(self, **fields: Any) -> None:
         if not self.mine.update(**fields):

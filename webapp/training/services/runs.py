@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ml.retraining import RetrainingError
@@ -44,6 +45,7 @@ from webapp.training.services.training import train_and_judge
 MAX_SEED: Final = 2**31 - 1
 _MESSAGE_LOST_AFTER: Final = timedelta(seconds=2)
 _AWAY_FOR: Final = timedelta(minutes=1)
+_AWAY_AT_MOST: Final = timedelta(days=1)
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +132,7 @@ def cancel_run(*, run: TrainingRun, cancelled_by: User | None) -> bool:
         )
         waited = TrainingRun.objects.filter(
             pk=run.pk, state=RunState.QUEUED, cancel_requested_at__isnull=False
-        ).update(state=RunState.CANCELLED, ended_at=now)
+        ).update(state=RunState.CANCELLED, ended_at=now, message="")
     if waited:
         remove_run_dir(run)
     return bool(wished)
@@ -148,6 +150,7 @@ def claim_run(*, run_id: uuid.UUID) -> TrainingRun | None:
         lease_expires_at=lease_end(),
         heartbeat_at=now,
         attempts=F("attempts") + 1,
+        message="",
     )
     if not claimed:
         return None
@@ -166,7 +169,8 @@ def run_claimed(*, run: TrainingRun) -> None:
 
     Never raises for what data or training can do. Where the worker dies, or the
     database goes away, the lease runs out and the sweep queues the run again. Where
-    the store is away, the run waits a minute, and no attempt is counted.
+    the store is away, the run waits a minute, and no attempt is counted; it fails
+    where the store has been away for a day, or refuses for good.
     """
     with keep_lease(run) as job:
         try:
@@ -269,17 +273,31 @@ def _fail(job: Job, message: str) -> None:
 
 def _put_off(job: Job, error: StorageAway) -> None:
     """Give it back as if it had never been claimed: the sweep wakes a worker once it
-    is due."""
-    put_off = job.mine.filter(cancel_requested_at__isnull=True).update(
+    is due. A store that is away for a day may refuse for good: then it fails."""
+    now = timezone.now()
+    wanted = job.mine.filter(cancel_requested_at__isnull=True)
+    if wanted.filter(put_off_since__lte=now - _AWAY_AT_MOST).exists():
+        _fail(
+            job,
+            f"The files were out of reach for a day: {error}. See to their store, then "
+            "start another run.",
+        )
+        return
+    message = f"Put off, the files are out of reach: {error}"
+    put_off = wanted.update(
         state=RunState.QUEUED,
-        queued_at=timezone.now() + _AWAY_FOR,
+        queued_at=now + _AWAY_FOR,
+        put_off_since=Coalesce("put_off_since", now),
         attempts=F("attempts") - 1,
+        message=message[:1000],
         stage="",
+        progress_done=0,
+        progress_total=0,
         lease_token=None,
         lease_expires_at=None,
     )
     if put_off:
-        job.say(f"Put off for a minute, the files are out of reach: {error}")
+        job.say(f"{message}. It is tried again every minute, for a day.")
     else:
         _end_cancelled(job)
 

@@ -35,9 +35,10 @@ from webapp.training.models import (
     Shadow,
     TrainingRun,
 )
+from webapp.training.services import runs
 from webapp.training.services.promotion import promote_version
 from webapp.training.services.triggers import Schedule, get_schedule
-from webapp.training.tests.factories import Labeller, head_run
+from webapp.training.tests.factories import Labeller, head_run, take_files_away
 from webapp.training.tests.judged import judged_run, tiny_champion
 
 pytestmark = pytest.mark.django_db
@@ -154,6 +155,24 @@ def test_starting_a_run_says_who_and_why(
     assert f"{admin.username} asked for it: New lamps" in said
     assert "It waits for a training worker" in said
     assert AuditEntry.objects.get().details["reason"] == "New lamps"
+
+
+def test_run_that_is_put_off_says_what_it_waits_for(
+    page: Client, labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        runs.run_claimed(run=claimed)
+
+    said = words(page.get(reverse("training:run", args=[run.number])))
+
+    assert "It waits for the files" in said
+    assert "Put off, the files are out of reach" in said
+    assert "It waits for a training worker" not in said
 
 
 def test_a_refused_start_says_why(page: Client, labeller: Labeller) -> None:

@@ -479,6 +479,95 @@ def test_run_waits_for_a_store_that_is_away(
     last = run.lines.last()
     assert last is not None
     assert "the files are out of reach" in last.text
+    assert "the files are out of reach" in run.message
+
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    runs.run_claimed(run=claimed)
+    run.refresh_from_db()
+    assert (run.state, run.message) == (RunState.DONE, "")
+
+
+def put_off(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> TrainingRun:
+    """Claimed while the store is away."""
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        runs.run_claimed(run=claimed)
+    run.refresh_from_db()
+    return run
+
+
+def test_run_that_is_put_off_again_says_so_once(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = put_off(runs.request_run(mode="head", requested_by=None), monkeypatch)
+    since, lines = run.put_off_since, list(run.lines.values_list("text", flat=True))
+    # As one that was away in the middle of its work.
+    TrainingRun.objects.filter(pk=run.pk).update(progress_done=2, progress_total=3)
+
+    put_off(run, monkeypatch)
+
+    assert run.put_off_since == since is not None
+    assert list(run.lines.values_list("text", flat=True)) == lines
+    assert (run.progress_done, run.progress_total) == (0, 0)
+
+
+def test_run_fails_where_the_store_is_away_for_a_day(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = put_off(runs.request_run(mode="head", requested_by=None), monkeypatch)
+    TrainingRun.objects.filter(pk=run.pk).update(
+        put_off_since=timezone.now() - timedelta(days=1)
+    )
+
+    put_off(run, monkeypatch)
+
+    assert run.state == RunState.FAILED
+    assert "out of reach for a day" in run.message
+    assert "See to their store" in run.message
+
+
+def test_run_that_is_put_off_and_cancelled_keeps_no_message(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = put_off(runs.request_run(mode="head", requested_by=None), monkeypatch)
+
+    assert runs.cancel_run(run=run, cancelled_by=None)
+
+    run.refresh_from_db()
+    assert (run.state, run.message) == (RunState.CANCELLED, "")
+
+
+def test_command_line_tries_a_run_again_that_is_put_off(
+    labeller: Labeller,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labeller.faces(6)
+    monkeypatch.setattr(runs, "_AWAY_FOR", timedelta(0))
+    patched = pytest.MonkeyPatch()
+    take_files_away(patched)
+
+    original = runs._put_off
+
+    def put_off_once(job: Job, error: Any) -> None:
+        patched.undo()
+        original(job, error)
+
+    monkeypatch.setattr(runs, "_put_off", put_off_once)
+    try:
+        call_command("retrain", "--here", "--timeout", "60")
+    finally:
+        patched.undo()
+
+    said = capsys.readouterr().out
+    assert "the files are out of reach" in said
+    assert ": promote" in said
 
 
 def test_snapshot_that_was_changed_is_not_trained_on(labeller: Labeller) -> None:

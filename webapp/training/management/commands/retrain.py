@@ -8,6 +8,7 @@ import time
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from webapp.core.errors import DomainError
 from webapp.training.errors import NothingNew
@@ -56,7 +57,10 @@ class Command(BaseCommand):
             help="train in this process, not on a training worker",
         )
         parser.add_argument(
-            "--timeout", type=float, default=24 * 3600, help="seconds that --wait waits"
+            "--timeout",
+            type=float,
+            default=24 * 3600,
+            help="seconds that --wait waits, and --here for files out of reach",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -72,10 +76,8 @@ class Command(BaseCommand):
         except DomainError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"Run {run.number} is queued.")
-        if options["here"]:
-            self._train(run)
         if options["here"] or options["wait"]:
-            self._follow(run, options["timeout"])
+            self._follow(run, options["timeout"], here=options["here"])
 
     def _train(self, run: TrainingRun) -> None:
         claimed = claim_run(run_id=run.pk)
@@ -84,10 +86,17 @@ class Command(BaseCommand):
             run_claimed(run=claimed)
             after_run(run_id=run.pk)
 
-    def _follow(self, run: TrainingRun, timeout: float) -> None:
+    def _follow(self, run: TrainingRun, timeout: float, *, here: bool) -> None:
         deadline = time.monotonic() + timeout
         shown = 0
         while True:
+            # Again where it was put off: there may be no training worker.
+            if (
+                here
+                and run.state == RunState.QUEUED
+                and run.queued_at <= timezone.now()
+            ):
+                self._train(run)
             run.refresh_from_db()
             finished = run.is_finished
             for line in run.lines.filter(pk__gt=shown):
