@@ -309,6 +309,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": schedule(3.0),
         "options": {"expires": 6.0, "queue": "default"},
     },
+    "promote-what-was-missed": {
+        "task": "webapp.training.tasks.promote_what_was_missed",
+        "schedule": schedule(60.0),
+        "options": {"expires": 60.0, "queue": "default"},
+    },
     "mark-gone-faces": {
         "task": "webapp.training.tasks.mark_gone_faces",
         "schedule": schedule(60.0),

@@ -213,33 +213,36 @@ def class_rows(
 
 
 def file_trouble(*, model_version: ModelVersion) -> str:
-    """Why a version's file would not load; empty where it is the one meant."""
+    """Why a version's file would not load; empty where it is the one meant. Raises
+    ``StorageAway``."""
     try:
         manifest, data = read_model_file(model_version)
         verify_model(data, manifest)
-    except (ManifestError, ModelFileError, StorageAway) as error:
+    except (ManifestError, ModelFileError) as error:
         return str(error)
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedVersion(VersionRow):
-    """A version with why its file would not load."""
+    """A version with why its file would not load. ``is_away`` says that the file
+    itself may be whole: the store of the files is out of reach."""
 
     trouble: str = ""
+    is_away: bool = False
 
 
 def check_versions(rows: Sequence[VersionRow]) -> list[CheckedVersion]:
     """Reads every file."""
-    return [
-        CheckedVersion(
-            row.version,
-            row.run,
-            row.gone_faces,
-            file_trouble(model_version=row.version),
-        )
-        for row in rows
-    ]
+    return [_checked(row) for row in rows]
+
+
+def _checked(row: VersionRow) -> CheckedVersion:
+    try:
+        trouble, is_away = file_trouble(model_version=row.version), False
+    except StorageAway as error:
+        trouble, is_away = f"it is out of reach for now: {error}", True
+    return CheckedVersion(row.version, row.run, row.gone_faces, trouble, is_away)
 
 
 # --- Schedule -----------------------------------------------------------------------

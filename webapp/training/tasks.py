@@ -25,6 +25,10 @@ def run_training(run_id: str) -> None:
 @shared_task
 def sweep_runs() -> None:
     runs.sweep_runs()
+
+
+@shared_task
+def promote_what_was_missed() -> None:
     triggers.promote_what_was_missed()
 
 
@@ -45,10 +49,8 @@ def train_on_schedule() -> None:
 
 @shared_task
 def read_again() -> None:
-    try:
-        readings.read_shadows()
-    finally:
-        readings.read_again()
+    readings.read_shadows()
+    readings.read_again()
 
 
 @shared_task

@@ -10,7 +10,6 @@ from ml.manifest import ManifestError, ModelFileError
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import Conflict, NotAllowed
-from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion, Promotion
 from webapp.registry.selectors import get_champion, read_model_file
 from webapp.registry.services import promote_model_version
@@ -98,6 +97,7 @@ def promote_version(
         ReasonNeeded: No reason is given, and ``why_reason_is_needed``.
         Conflict: It serves already, its file does not load, or another version has
             become champion meanwhile.
+        StorageAway: Its file cannot be had at the moment.
     """
     if promoted_by is not None and not has_role(promoted_by, Role.ADMIN):
         raise NotAllowed("Only an admin decides which version serves.")
@@ -137,6 +137,7 @@ def roll_back(
         NotAllowed: ``rolled_back_by`` is no admin.
         Conflict: There is none before it, its file does not load, or another version
             has become champion meanwhile.
+        StorageAway: The file cannot be had at the moment.
     """
     if rolled_back_by is not None and not has_role(rolled_back_by, Role.ADMIN):
         raise NotAllowed("Only an admin decides which version serves.")
@@ -175,7 +176,7 @@ def version_before() -> ModelVersion | None:
 def _check_loads(model_version: ModelVersion) -> None:
     try:
         check_answers(EmotionClassifier(*read_model_file(model_version)))
-    except (ManifestError, ModelFileError, StorageAway) as error:
+    except (ManifestError, ModelFileError) as error:
         raise Conflict(
             f"Version {model_version.version} cannot serve: {error}. The champion "
             "stays. Restore that file, or promote another version."

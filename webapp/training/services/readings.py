@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
@@ -99,11 +100,13 @@ def read_shadows(*, step: int = STEP) -> int:
     """
     now = timezone.now()
     Shadow.objects.filter(ended_at__isnull=True, ends_at__lte=now).update(ended_at=now)
-    running = Shadow.objects.filter(ended_at__isnull=True).order_by("created_at")
+    running = Shadow.objects.filter(ended_at__isnull=True).select_related("candidate")
     read = 0
-    for shadow in running:
+    for shadow in running.order_by("created_at"):
         try:
-            read += _read_shadow(shadow.pk, step)
+            read += _read_shadow(shadow, step)
+        except SoftTimeLimitExceeded:
+            raise
         except Exception:
             # One that cannot be read with must not keep the others from reading.
             logger.exception("shadow %s: no turn", shadow.pk)
@@ -128,36 +131,35 @@ def read_again(*, step: int = STEP) -> int:
     return len(_read(serving.classifier, serving.version, ids))
 
 
-def _read_shadow(shadow_id: uuid.UUID, step: int) -> int:
-    with transaction.atomic():
-        # Two turns at once would count a face twice.
-        shadow = (
-            Shadow.objects.select_for_update(of=("self",))
-            .select_related("candidate")
-            .filter(pk=shadow_id, ended_at__isnull=True)
-            .first()
+def _read_shadow(shadow: Shadow, step: int) -> int:
+    candidate = shadow.candidate
+    mine = Shadow.objects.filter(pk=shadow.pk, ended_at__isnull=True)
+    try:
+        # Before the lock: a store that hangs must not keep others from writing.
+        classifier = _load(candidate.sha256, candidate.pk)
+        with transaction.atomic():
+            # Two turns at once would count a face twice.
+            if mine.select_for_update().first() is None:
+                return 0
+            return _turn(shadow, classifier, step)
+    except StorageAway as error:
+        logger.warning("%s reads along later: %s", candidate.version, error)
+    except (ManifestError, ModelFileError) as error:
+        logger.error("shadow of %s ends: %s", candidate.version, error)
+        mine.update(ended_at=timezone.now())
+    return 0
+
+
+def _turn(shadow: Shadow, classifier: EmotionClassifier, step: int) -> int:
+    faces = _unread(shadow.candidate).filter(created_at__gte=shadow.created_at)
+    ids = list(faces.order_by("created_at").values_list("pk", flat=True)[:step])
+    said = _read(classifier, shadow.candidate, ids)
+    differing = _differing(said)
+    if said:
+        Shadow.objects.filter(pk=shadow.pk).update(
+            faces=F("faces") + len(said), differed=F("differed") + len(differing)
         )
-        if shadow is None:
-            return 0
-        faces = _unread(shadow.candidate).filter(created_at__gte=shadow.created_at)
-        ids = list(faces.order_by("created_at").values_list("pk", flat=True)[:step])
-        try:
-            classifier = _load(shadow.candidate.sha256, shadow.candidate_id)
-            said = _read(classifier, shadow.candidate, ids)
-        except StorageAway as error:
-            logger.warning("%s reads along later: %s", shadow.candidate.version, error)
-            return 0
-        except (ManifestError, ModelFileError) as error:
-            logger.error("shadow of %s ends: %s", shadow.candidate.version, error)
-            shadow.ended_at = timezone.now()
-            shadow.save(update_fields=["ended_at"])
-            return 0
-        differing = _differing(said)
-        if said:
-            Shadow.objects.filter(pk=shadow.pk).update(
-                faces=F("faces") + len(said), differed=F("differed") + len(differing)
-            )
-        enqueue_faces(face_ids=differing, reason=Reason.DIFFER)
+    enqueue_faces(face_ids=differing, reason=Reason.DIFFER)
     return len(said)
 
 

@@ -11,15 +11,17 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
 from webapp.core.errors import DomainError, NotAllowed
+from webapp.core.storage import StorageAway
 from webapp.curation.selectors import count_new_labels
 from webapp.registry.models import Promotion
-from webapp.registry.selectors import get_champion
+from webapp.registry.selectors import get_champion, is_champion
 from webapp.training.errors import AlreadyRunning, NothingNew, RunRefused
 from webapp.training.models import (
     UNFINISHED,
@@ -151,18 +153,47 @@ def set_schedule(*, schedule: Schedule, changed_by: User | None) -> None:
 def after_run(*, run_id: uuid.UUID) -> None:
     """Promote what the gate lets through, where that is switched on
     (``MIEN_AUTO_PROMOTE``)."""
-    if not settings.AUTO_PROMOTE:
+    run = _done_runs().filter(pk=run_id, outcome=GateOutcome.PROMOTE).first()
+    if run is None or not settings.AUTO_PROMOTE:
         return
-    run = (
-        TrainingRun.objects.select_related("candidate", "parent")
-        .filter(pk=run_id, state=RunState.DONE, outcome=GateOutcome.PROMOTE)
-        .first()
+    if why_not := _promote(run):
+        logger.warning("run %s is not promoted: %s", run.number, why_not)
+
+
+def promote_what_was_missed() -> None:
+    """``after_run`` for the newest run, where its worker died before it came to that,
+    or the store of the files was away.
+
+    A version that was ever promoted is left alone: whoever rolled it back meant it.
+    So is one of an earlier day, which was left to an admin.
+    """
+    run = _done_runs().order_by("-number").first()
+    if run is None or not settings.AUTO_PROMOTE:
+        return
+    if run.ended_at is None or run.ended_at < timezone.now() - _MISSED_WITHIN:
+        return
+    if Promotion.objects.filter(model_version=run.candidate).exists():
+        return
+    if why_not := _promote(run):
+        # Its worker has warned already, or will.
+        logger.info("run %s is still not promoted: %s", run.number, why_not)
+
+
+def _done_runs() -> QuerySet[TrainingRun]:
+    return TrainingRun.objects.select_related("candidate", "parent").filter(
+        state=RunState.DONE
     )
-    if run is None or run.candidate is None:
-        return
-    if why := why_reason_is_needed(run.candidate, run, get_champion()):
-        logger.warning("run %s is not promoted: %s", run.number, why)
-        return
+
+
+def _promote(run: TrainingRun) -> str:
+    """Why what a run made may not serve without a person's word, or cannot; empty
+    where it serves, whoever saw to that."""
+    assert run.candidate is not None  # The database says so of what is done.
+    champion = get_champion()
+    if champion == run.candidate:
+        return ""
+    if why := why_reason_is_needed(run.candidate, run, champion):
+        return why
     try:
         promote_version(
             model_version=run.candidate,
@@ -170,32 +201,9 @@ def after_run(*, run_id: uuid.UUID) -> None:
             reason=f"Automatic: the gate said promote (run {run.number}).",
             expected_champion=run.parent,
         )
-    except DomainError as error:
-        logger.warning("run %s is not promoted: %s", run.number, error)
-
-
-def promote_what_was_missed() -> None:
-    """``after_run`` for the newest run, where its worker died before it came to that.
-
-    A version that was ever promoted is left alone: whoever rolled it back meant it.
-    So is one of an earlier day, which was left to an admin.
-    """
-    if not settings.AUTO_PROMOTE:
-        return
-    run = (
-        TrainingRun.objects.select_related("candidate", "parent")
-        .filter(state=RunState.DONE)
-        .order_by("-number")
-        .first()
-    )
-    if run is None or run.candidate is None or run.ended_at is None:
-        return
-    if run.ended_at < timezone.now() - _MISSED_WITHIN:
-        return
-    if Promotion.objects.filter(model_version=run.candidate).exists():
-        return
-    if not why_reason_is_needed(run.candidate, run, get_champion()):
-        after_run(run_id=run.pk)
+    except (DomainError, StorageAway) as error:
+        return "" if is_champion(run.candidate) else str(error)
+    return ""
 
 
 def _request(trigger: Trigger) -> TrainingRun | None:

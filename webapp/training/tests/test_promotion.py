@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from ml.inference import SHIPPED_MODEL
@@ -22,14 +25,15 @@ from webapp.registry.selectors import get_champion
 from webapp.registry.services import register_model_version
 from webapp.training.errors import NothingNew, ReasonNeeded
 from webapp.training.models import GateOutcome, SnapshotFace, Split, TrainingRun
+from webapp.training.services import triggers
 from webapp.training.services.promotion import (
     promote_version,
     roll_back,
     version_before,
 )
 from webapp.training.services.triggers import after_run
-from webapp.training.tasks import sweep_runs
-from webapp.training.tests.factories import Labeller, head_run
+from webapp.training.tasks import promote_what_was_missed, sweep_runs
+from webapp.training.tests.factories import Labeller, head_run, take_files_away
 
 pytestmark = pytest.mark.django_db
 
@@ -263,15 +267,15 @@ def test_automatic_promotion_leaves_what_the_gate_holds(
 def test_automatic_promotion_that_a_dead_worker_missed_is_made_up_for_once(
     run: TrainingRun, settings: LazySettings, admin: User
 ) -> None:
-    sweep_runs()
+    promote_what_was_missed()
     assert get_champion() == run.parent
 
     settings.AUTO_PROMOTE = True
-    sweep_runs()
+    promote_what_was_missed()
     assert get_champion() == run.candidate
 
     roll_back(rolled_back_by=admin)
-    sweep_runs()
+    promote_what_was_missed()
     assert get_champion() == run.parent
 
 
@@ -279,13 +283,13 @@ def test_automatic_promotion_that_a_dead_worker_missed_is_made_up_for_once(
     "change",
     [{"outcome": "hold"}, {"ended_at": timezone.now() - timedelta(days=2)}],
 )
-def test_sweep_leaves_what_was_never_to_be_promoted_by_itself(
+def test_making_up_leaves_what_was_never_to_be_promoted_by_itself(
     run: TrainingRun, settings: LazySettings, change: dict[str, Any]
 ) -> None:
     settings.AUTO_PROMOTE = True
     TrainingRun.objects.filter(pk=run.pk).update(**change)
 
-    sweep_runs()
+    promote_what_was_missed()
 
     assert get_champion() == run.parent
 
@@ -300,7 +304,7 @@ def test_what_learned_from_a_face_that_is_gone_serves_only_with_a_reason(
     delete_photo(photo=learned.face.photo)
 
     after_run(run_id=run.pk)
-    sweep_runs()
+    promote_what_was_missed()
     assert get_champion() == run.parent
     with pytest.raises(ReasonNeeded, match="learned from, 1 may not be used"):
         promote_version(model_version=candidate_of(run), promoted_by=admin)
@@ -309,6 +313,95 @@ def test_what_learned_from_a_face_that_is_gone_serves_only_with_a_reason(
         model_version=candidate_of(run), promoted_by=admin, reason="for a day"
     )
     assert get_champion() == run.candidate
+
+
+def test_what_was_promoted_meanwhile_is_not_called_a_failure(
+    run: TrainingRun, settings: LazySettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Worker and beat may both come to it."""
+    settings.AUTO_PROMOTE = True
+    promote_version(model_version=candidate_of(run), promoted_by=None)
+
+    after_run(run_id=run.pk)
+
+    assert get_champion() == run.candidate
+    assert "is not promoted" not in caplog.text
+
+
+def test_automatic_promotion_that_loses_a_race_is_not_called_a_failure(
+    run: TrainingRun,
+    settings: LazySettings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.AUTO_PROMOTE = True
+    may_serve = triggers.why_reason_is_needed
+
+    def meanwhile(*given: Any) -> str:
+        promote_version(model_version=candidate_of(run), promoted_by=None)
+        return may_serve(*given)
+
+    monkeypatch.setattr(triggers, "why_reason_is_needed", meanwhile)
+    after_run(run_id=run.pk)
+
+    assert Promotion.objects.filter(model_version=candidate_of(run)).count() == 1
+    assert "is not promoted" not in caplog.text
+
+
+def test_runs_are_swept_without_trying_to_promote(
+    run: TrainingRun, settings: LazySettings
+) -> None:
+    """Every few seconds is too often to read a model's file."""
+    settings.AUTO_PROMOTE = True
+
+    sweep_runs()
+
+    assert get_champion() == run.parent
+    beaten = {
+        entry["task"]: entry["schedule"].run_every.total_seconds()
+        for entry in settings.CELERY_BEAT_SCHEDULE.values()
+    }
+    assert beaten[promote_what_was_missed.name] >= 60
+
+
+def test_promotion_waits_for_a_store_that_is_away(
+    run: TrainingRun,
+    settings: LazySettings,
+    admin: User,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.AUTO_PROMOTE = True
+    candidate = candidate_of(run)
+    client.force_login(admin)
+    page = reverse("training:version", args=[candidate.version])
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        after_run(run_id=run.pk)
+        with pytest.raises(CommandError, match="cannot be opened"):
+            call_command("promote", candidate.version)
+        answer = client.post(
+            reverse("training:promote", args=[candidate.version]),
+            {"champion": run.parent.version},
+        )
+        shown = client.get(page).content.decode()
+        listed = client.get(reverse("training:versions")).content.decode()
+        file = client.get(reverse("training:model-file", args=[candidate.version]))
+
+    assert get_champion() == run.parent
+    assert (answer.status_code, file.status_code) == (503, 503)
+    assert "out of reach for now" in shown
+    assert "out of reach for now" in listed
+    assert "Restore the file" not in shown
+    assert "hash differs" not in listed
+
+    promote_what_was_missed()
+    assert get_champion() == candidate
+    with monkeypatch.context() as patched:
+        take_files_away(patched)
+        with pytest.raises(CommandError, match="cannot be opened"):
+            call_command("rollback")
+    assert get_champion() == candidate
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import LazySettings
+from django.db import connection
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
@@ -176,6 +179,42 @@ def test_shadow_waits_for_a_store_that_is_away(
     shadow.refresh_from_db()
     assert shadow.ended_at is None
     assert readings.read_shadows() == 1
+
+
+def test_shadow_that_cannot_be_loaded_keeps_nobody_from_writing(
+    labeller: Labeller, tmp_path: Path, admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite a transaction that may write keeps all others from it."""
+    readings.start_shadow(candidate=tiny(tmp_path, "sound"), requested_by=admin)
+    depths = []
+
+    def hangs(*given: Any) -> None:
+        depths.append(len(connection.savepoint_ids))
+        raise StorageAway("it does not answer")
+
+    monkeypatch.setattr(readings, "_load", hangs)
+    outside = len(connection.savepoint_ids)
+
+    assert readings.read_shadows() == 0
+    assert depths == [outside]
+
+
+def test_soft_time_limit_ends_the_whole_turn(
+    labeller: Labeller, tmp_path: Path, admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on after it is killed, with whoever reads photos beside it."""
+    readings.start_shadow(candidate=tiny(tmp_path, "sound"), requested_by=admin)
+    spoken = labeller.face(Emotion.SAD)
+    Prediction.objects.filter(face=spoken).delete()
+
+    def too_long(*given: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(readings, "_load", too_long)
+    with pytest.raises(SoftTimeLimitExceeded):
+        tasks.read_again()
+
+    assert not Prediction.objects.filter(face=spoken).exists()
 
 
 def test_model_file_that_is_out_of_reach_is_not_called_damaged(

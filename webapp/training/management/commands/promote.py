@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp.core.errors import DomainError
+from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
 from webapp.training.management.people import admin_named
 from webapp.training.services.promotion import promote_version
@@ -38,7 +39,7 @@ class Command(BaseCommand):
                 promoted_by=admin_named(options["by"]),
                 reason=options["reason"],
             )
-        except DomainError as error:
+        except (DomainError, StorageAway) as error:
             raise CommandError(str(error)) from error
         before = promotion.previous.version if promotion.previous else "none"
         self.stdout.write(f"Version {version.version} serves now; before: {before}.")

@@ -90,12 +90,9 @@ class Command(BaseCommand):
         deadline = time.monotonic() + timeout
         shown = 0
         while True:
+            due = run.state == RunState.QUEUED and run.queued_at <= timezone.now()
             # Again where it was put off: there may be no training worker.
-            if (
-                here
-                and run.state == RunState.QUEUED
-                and run.queued_at <= timezone.now()
-            ):
+            if here and due:
                 self._train(run)
             run.refresh_from_db()
             finished = run.is_finished

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp.core.errors import DomainError
+from webapp.core.storage import StorageAway
 from webapp.training.management.people import admin_named
 from webapp.training.services.promotion import roll_back
 
@@ -26,6 +27,6 @@ class Command(BaseCommand):
             promotion = roll_back(
                 rolled_back_by=admin_named(options["by"]), reason=options["reason"]
             )
-        except DomainError as error:
+        except (DomainError, StorageAway) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"Version {promotion.model_version.version} serves again.")
