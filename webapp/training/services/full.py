@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from ml.checkpoint import CHECKPOINT_FILE, load_result
-from ml.data import FaceSet, Layout, load_split
+from ml.consensus import NO_LABEL
+from ml.data import FaceSet, LabelSource, Layout, load_split
 from ml.duplicates import resembles
 from ml.export import ExportError, export_result, write_model
 from ml.inference import EmotionClassifier
@@ -78,6 +79,9 @@ def fine_tune(
                 settings.epochs * total,
             )
 
+    source: LabelSource = "folder" if validation.votes is None else "consensus"
+    if (validation.labels(source) == NO_LABEL).all():
+        raise RunFailed("No face of the data folder's validation has a label.")
     try:
         with tempfile.TemporaryDirectory() as folder:
             first = Path(folder) / "start.onnx"
@@ -99,10 +103,10 @@ def fine_tune(
                 validation,
                 version=version,
                 flip=bool(start.manifest.training.get("flip_folded")),
-                source="consensus" if validation.votes is not None else "folder",
+                source=source,
             )
             data = read_model(path)
-    except (TrainingError, ExportError, ModelFileError, ValueError) as error:
+    except (TrainingError, ExportError, ModelFileError) as error:
         raise RunFailed(f"The network could not be trained: {error}") from error
     manifest = replace(manifest, parent=start.manifest.version)
     return EmotionClassifier(manifest, data), data
@@ -114,9 +118,10 @@ def _begin(job: Job, run_dir: Path, taught: CuratedFaces) -> None:
     keys = "\n".join(str(row.face_key) for row in taught.rows)
     digest = hashlib.sha256(keys.encode()).hexdigest()
     path = run_dir / _FACES_FILE
-    if path.exists() and path.read_text() != digest:
+    learned = path.read_text() if path.exists() else ""
+    if (run_dir / CHECKPOINT_FILE).exists() and learned != digest:
         shutil.rmtree(run_dir)
-        job.keep_curves([])
+        job.drop_curves()
         job.say("A face is gone since: training begins anew without it.")
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(path, digest.encode())

@@ -68,6 +68,10 @@ class Job:
             return
         RunLine.objects.create(run=self.run, text=line)
 
+    def drop_curves(self) -> None:
+        """Those of a checkpoint that was thrown away. Raises ``Stopped``."""
+        self._write(curves=[])
+
     def keep_curves(self, history: Sequence[EpochRecord]) -> None:
         """A checkpoint was written: the curves so far. The count of attempts starts
         anew, for the run is getting on."""

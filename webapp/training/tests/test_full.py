@@ -22,11 +22,13 @@ from webapp.photos.services.erasure import delete_photo
 from webapp.registry.selectors import features_name, read_model_file
 from webapp.training.models import RunState, Split, TrainingRun
 from webapp.training.services import base as bases
+from webapp.training.services import full, runs
 from webapp.training.services import job as jobs
-from webapp.training.services import runs
+from webapp.training.services.curated import read_curated
 from webapp.training.services.job import Stopped
 from webapp.training.services.promotion import promote_version
 from webapp.training.services.run_dirs import run_dir
+from webapp.training.services.snapshots import build_snapshot
 from webapp.training.tests.factories import Labeller, head_run
 
 pytestmark = pytest.mark.django_db
@@ -151,6 +153,54 @@ def test_full_run_begins_anew_where_a_face_is_gone_since_its_worker_died(
     assert "A face is gone since: training begins anew without it." in said
     assert not any(text.startswith("Going on after") for text in said)
     assert [row["epoch"] for row in run.curves] == [1, 2]
+
+
+def test_run_that_begins_anew_without_a_checkpoint_still_counts_its_deaths(
+    labeller: Labeller,
+) -> None:
+    """A worker that dies at once, each time, must come to an end."""
+    labeller.faces(1)
+    run = start()
+    TrainingRun.objects.filter(pk=run.pk).update(attempts=3)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    rows = list(build_snapshot(base={}).faces.all())
+    where = run_dir(run)
+    with jobs.keep_lease(claimed) as job:
+        full._begin(job, where, read_curated(rows, InputSpec()))
+        full._begin(job, where, read_curated(rows[1:], InputSpec()))
+        run.refresh_from_db()
+        assert (run.attempts, run.lines.count()) == (4, 0)
+
+        # A checkpoint of which nobody knows what it learned from.
+        (where / CHECKPOINT_FILE).write_bytes(b"some epochs")
+        (where / full._FACES_FILE).unlink()
+        job.keep_curves([])
+        TrainingRun.objects.filter(pk=run.pk).update(attempts=5)
+        full._begin(job, where, read_curated(rows[1:], InputSpec()))
+
+    run.refresh_from_db()
+    assert not (where / CHECKPOINT_FILE).exists()
+    assert (run.attempts, run.lines.count()) == (5, 1)
+
+
+def test_mistake_in_the_program_leaves_a_traceback(
+    labeller: Labeller,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labeller.faces(1)
+    run = start()
+
+    def mistaken(*given: Any, **more: Any) -> None:
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr(full, "train", mistaken)
+    work(run)
+
+    assert run.state == RunState.FAILED
+    assert "Something unexpected went wrong" in run.message
+    assert any(record.exc_info for record in caplog.records)
 
 
 def test_cancelled_full_run_ends_between_two_batches(
