@@ -43,7 +43,7 @@ class GateRules:
     above minus this. ``recall_margin``: no class may lose more recall.
     ``least_support``: a class with fewer faces cannot be judged. ``least_faces``:
     neither can a whole comparison. ``judging_share``: of the faces that are labelled
-    from now on so many judge; the others train.
+    from now on, and that may judge, so many do; the others train.
     """
 
     accuracy_margin: float = 0.01

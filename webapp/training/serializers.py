@@ -139,7 +139,8 @@ class DecisionSerializer(serializers.Serializer[Any]):
     findings = FindingSerializer(many=True)
     notes = serializers.ListField(child=serializers.CharField())
     more_labels = serializers.IntegerField(
-        allow_null=True, help_text="About so many more would settle it."
+        allow_null=True,
+        help_text="About so many more labels of visitors' photos would settle it.",
     )
 
 

@@ -115,9 +115,9 @@ def compare(
         missing = rules.least_faces - len(curated)
         notes.append(
             f"{HOLD_OUT[0].upper()}{HOLD_OUT[1:]} has {len(curated)} faces, too few to "
-            f"be judged by themselves: they count within {FROZEN}. One label in "
-            f"{round(1 / rules.judging_share)} is held out, so about "
-            f"{rules.labels_for(missing)} more labels would do."
+            f"be judged by themselves: they count within {FROZEN}. One label of "
+            f"visitors' photos in {round(1 / rules.judging_share)} is held out, so "
+            f"about {rules.labels_for(missing)} more of them would do."
         )
     decision = judge(sets, latency_ratio=latency["ratio"], rules=rules)
     slices = [_slice(name, mask, hold_out) for name, mask in curated.slices.items()]

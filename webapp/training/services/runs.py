@@ -229,15 +229,15 @@ def _check_news(
     seed: int,
     config: dict[str, Any],
 ) -> None:
+    if mode == Mode.FULL:
+        # The folder, too, may be another by now; only people ask for full runs.
+        return
     labels = snapshots.current_labels()
-    if not labels and mode == Mode.HEAD:
+    if not labels:
         raise NothingNew(
             "There is nothing to learn from yet: no face has been decided by people "
             "whose photo may be used for training. Label some faces first."
         )
-    if mode == Mode.FULL:
-        # The folder, too, may be another by now; only people ask for full runs.
-        return
     # The same model is worth a run where another champion has come since: the gate
     # has not compared it with that one.
     same = TrainingRun.objects.filter(

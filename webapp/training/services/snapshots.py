@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 from PIL import Image
 
@@ -53,13 +53,14 @@ def current_labels() -> list[TrainingLabel]:
 
 
 def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
-    """Freeze what curation gives now; the latest snapshot where that is the same, and
-    its rows still are what was hashed.
+    """Freeze what curation gives now; the latest snapshot where that is the same, its
+    rows still are what was hashed, and no imported face judges there.
 
     A face keeps the side that it was on in an earlier snapshot. New faces go to one
     side in groups: all faces of a photo, and all that nearly are one of them. A
     group that would tie the two sides together is set aside. An imported face never
-    judges: the network may have learned from the folder that it came from. ``base``
+    judges, for the network may have learned from the folder that it came from: one
+    that did in an earlier snapshot is set aside. ``base``
     goes into the manifest, see ``DatasetSnapshot``.
     """
     mark_gone_faces()
@@ -83,6 +84,9 @@ def build_snapshot(*, base: dict[str, Any]) -> DatasetSnapshot:
             and latest.labels_sha256 == fingerprint
             and latest.base == base
             and snapshot_is_intact(snapshot=latest)
+            and not latest.faces.filter(
+                split=Split.EVALUATION, face__photo__consent_version=IMPORTED
+            ).exists()
         ):
             return latest
         splits = _splits(labels, groups)
@@ -145,12 +149,9 @@ def usable_faces(*, snapshot: DatasetSnapshot, split: Split) -> list[SnapshotFac
 
 
 def gone_faces() -> QuerySet[SnapshotFace]:
-    """Rows whose face was erased, or whose consent was taken back, marked or not."""
-    return SnapshotFace.objects.filter(
-        Q(face__isnull=True)
-        | Q(face__photo__training_consent_at__isnull=True)
-        | Q(gone_at__isnull=False)
-    )
+    """Rows whose face may not be used any more, marked or not: the others are those
+    that ``usable_faces`` gives."""
+    return SnapshotFace.objects.exclude(training_allowed("face__photo"))
 
 
 def mark_gone_faces() -> int:

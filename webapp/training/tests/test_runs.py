@@ -69,7 +69,7 @@ def test_head_run_makes_a_judged_candidate(labeller: Labeller) -> None:
     flags = run.report["flags"]
     assert flags["faces"] == 32
     assert flags["candidate"] >= flags["champion"] > 25
-    assert "more labels would do" in run.decision["notes"][0]
+    assert "of visitors' photos in 4 is held out, so about" in run.decision["notes"][0]
     assert run.lines.count() > 3
     json.dumps([run.report, run.decision], allow_nan=False)
 

@@ -20,6 +20,7 @@ from webapp.training.services import snapshots
 from webapp.training.services.lineage import choose_start, versions_with_gone_faces
 from webapp.training.services.snapshots import (
     build_snapshot,
+    gone_faces,
     mark_gone_faces,
     snapshot_is_intact,
     usable_faces,
@@ -216,6 +217,7 @@ def test_expired_face_is_not_used_before_it_is_erased(labeller: Labeller) -> Non
     }
 
     assert usable == {face.pk for face in faces[1:]}
+    assert [row.face_key for row in gone_faces()] == [faces[0].pk]
 
 
 def test_imported_face_never_judges(labeller: Labeller) -> None:
@@ -232,6 +234,19 @@ def test_imported_face_never_judges(labeller: Labeller) -> None:
 
     assert {after[key] for key in keys} == {Split.SET_ASIDE}
     assert {after[key] for key in new} == {Split.TRAIN}
+
+
+def test_imported_face_that_judged_makes_another_snapshot(labeller: Labeller) -> None:
+    """Of the same labels: it was frozen before imported faces were kept from that."""
+    labeller.faces(8)
+    before = build_snapshot(base=BASE)
+    Photo.objects.update(consent_version=IMPORTED)
+
+    after = build_snapshot(base=BASE)
+
+    assert after.number == before.number + 1
+    assert not after.faces.filter(split=Split.EVALUATION).exists()
+    assert build_snapshot(base=BASE) == after
 
 
 def test_near_duplicates_are_looked_for_before_anybody_has_to_wait(
