@@ -151,11 +151,11 @@ def load_retraining(
     )
 
 
-def shipped_features_fit(manifest: ModelManifest) -> bool:
-    """Whether the shipped features are those of this model; cheap."""
+def shipped_features_fit(body_sha256: str) -> bool:
+    """Whether the shipped features are those of this network; cheap."""
     try:
         with np.load(SHIPPED_RETRAINING, allow_pickle=False) as arrays:
-            return str(arrays["model_sha256"]) == manifest.sha256
+            return str(arrays["model_sha256"]) == body_sha256
     except (OSError, ValueError, KeyError, BadZipFile):
         return False
 

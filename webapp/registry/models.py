@@ -38,6 +38,11 @@ class ModelVersion(TimedModel):
     def __str__(self) -> str:
         return self.version
 
+    @property
+    def body_sha256(self) -> str:
+        """Names the network before the head: versions that share it share features."""
+        return str(self.manifest.get("training", {}).get("body_sha256") or self.sha256)
+
 
 class Promotion(TimedModel):
     """Who made which version champion, when, why, from what. Append-only: a

@@ -101,7 +101,7 @@ def _keep_shipped_features() -> None:
     versions that go on from this one still need them."""
     manifest = load_manifest(SHIPPED_MODEL)
     name = features_name(manifest.sha256)
-    if shipped_features_fit(manifest) and not default_storage.exists(name):
+    if shipped_features_fit(manifest.sha256) and not default_storage.exists(name):
         default_storage.save(name, ContentFile(SHIPPED_RETRAINING.read_bytes()))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ from ml.retraining import (
     collect,
     load_retraining,
     save_retraining,
+    shipped_features_fit,
 )
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import features_name, read_model_file
@@ -76,17 +78,20 @@ def check_answers(classifier: EmotionClassifier) -> None:
 def kept_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
     """Features that fit a version's body, and the SHA-256 of the file they are from.
 
-    Raises ``RunRefused`` where there are none, ``RunFailed`` where they are damaged.
+    Those that ship with the code go before those kept, which an earlier release may
+    have shipped. Raises ``RunRefused`` where there are none, ``RunFailed`` where they
+    are damaged.
     """
     manifest = classifier.manifest
-    name = features_name(body_sha256(manifest))
-    if default_storage.exists(name):
+    body = body_sha256(manifest)
+    name = features_name(body)
+    if not shipped_features_fit(body) and default_storage.exists(name):
         with default_storage.open(name, "rb") as handle:
             return _parse(manifest, handle.read())
     try:
         return (
             load_retraining(manifest),
-            hashlib.sha256(SHIPPED_RETRAINING.read_bytes()).hexdigest(),
+            _shipped_sha256(),
         )
     except RetrainingError as error:
         raise RunRefused(
@@ -95,6 +100,18 @@ def kept_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
             "where the training worker runs, and start a head run: it reads them from "
             "there, and keeps them."
         ) from error
+
+
+def features_mark(body: str) -> str:
+    """Which features ``kept_features`` gives for a body: other features, another mark.
+    Empty where there are none. Reads none of those kept; may raise ``StorageAway``."""
+    if shipped_features_fit(body):
+        return _shipped_sha256()
+    name = features_name(body)
+    if not default_storage.exists(name):
+        return ""
+    kept_at = default_storage.get_modified_time(name)
+    return f"{name} {default_storage.size(name)} {kept_at.isoformat()}"
 
 
 def load_base_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
@@ -208,6 +225,11 @@ def near_evaluation(
         limit = (reach**2) * (part**2).sum(axis=1)
         found[start : start + 512] = squares.min(axis=1, initial=np.inf) < limit
     return found
+
+
+@lru_cache(maxsize=1)
+def _shipped_sha256() -> str:
+    return hashlib.sha256(SHIPPED_RETRAINING.read_bytes()).hexdigest()
 
 
 def _parse(manifest: ModelManifest, data: bytes) -> tuple[RetrainingData, str]:

@@ -41,10 +41,8 @@ def choose_start(*, champion: ModelVersion, mode: Mode) -> ModelVersion:
     """
     start = champion
     if mode == Mode.HEAD:
-        body = champion.manifest.get("training", {}).get("body_sha256")
-        if body:
-            origin = ModelVersion.objects.filter(sha256=body).first()
-            start = origin or champion
+        origin = ModelVersion.objects.filter(sha256=champion.body_sha256).first()
+        start = origin or champion
     gone = versions_with_gone_faces()
     while start.pk in gone:
         run = TrainingRun.objects.select_related("start").get(candidate=start)

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 from django.core.cache import cache
-from django.core.files.storage import default_storage
 from redis.exceptions import RedisError
 
 from ml.gate import GateRules
@@ -18,11 +17,11 @@ from ml.inference import EmotionClassifier
 from ml.manifest import ModelFileError
 from webapp.core.errors import DomainError
 from webapp.registry.models import ModelVersion
-from webapp.registry.selectors import features_name
 from webapp.training.errors import CannotCompare
 from webapp.training.models import DatasetSnapshot, SnapshotFace, Split
 from webapp.training.services.base import (
     body_sha256,
+    features_mark,
     kept_features,
     load_version,
 )
@@ -74,19 +73,9 @@ def _key(left: ModelVersion, right: ModelVersion, rows: Sequence[SnapshotFace]) 
     """Everything that the answer depends on."""
     rules = GateRules(judging_share=EVALUATION_SHARE)
     parts = [repr(rules), str(left.pk), left.sha256, str(right.pk), right.sha256]
-    parts += [_features_sha256(version) for version in (left, right)]
+    parts += [features_mark(version.body_sha256) for version in (left, right)]
     parts += [f"{row.face_key} {row.label}" for row in rows]
     return "comparison:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _features_sha256(version: ModelVersion) -> str:
-    """Of the kept features of a version's body; empty where there are none."""
-    body = version.manifest.get("training", {}).get("body_sha256") or version.sha256
-    name = features_name(body)
-    if not default_storage.exists(name):
-        return ""
-    with default_storage.open(name, "rb") as handle:
-        return hashlib.sha256(handle.read()).hexdigest()
 
 
 def _compared(

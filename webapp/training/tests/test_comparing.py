@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import LazySettings
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
 from ml.tests.faces import write_dataset
@@ -16,10 +17,10 @@ from webapp.registry.selectors import features_name
 from webapp.registry.services import register_model_version
 from webapp.training.errors import CannotCompare, RunFailed
 from webapp.training.models import DatasetSnapshot, Split
-from webapp.training.services import versions
+from webapp.training.services import base, versions
 from webapp.training.services.snapshots import usable_faces
 from webapp.training.services.versions import compare_versions
-from webapp.training.tests.factories import Labeller, head_run
+from webapp.training.tests.factories import Labeller, head_run, take_files_away
 
 pytestmark = pytest.mark.django_db
 
@@ -56,9 +57,36 @@ def test_comparison_is_made_anew_under_other_rules_and_on_other_features(
         with pytest.raises(RunFailed, match="cannot be loaded"):
             compare_versions(left=champion, right=candidate)
     compare_versions(left=champion, right=candidate)
-    default_storage.delete(features_name(champion.sha256))
+    # The next release ships those of another network: those kept are read.
+    monkeypatch.setattr(base, "shipped_features_fit", lambda body: False)
     with pytest.raises(RunFailed, match="cannot be loaded"):
         compare_versions(left=champion, right=candidate)
+
+
+def test_features_are_not_read_for_a_comparison_that_is_kept(
+    champion: ModelVersion, labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "shipped_features_fit", lambda body: False)
+    labeller.faces(5)
+    candidate = head_run().candidate
+    assert candidate is not None
+    first = compare_versions(left=champion, right=candidate)
+
+    take_files_away(monkeypatch)
+
+    assert compare_versions(left=champion, right=candidate) == first
+
+
+def test_features_that_ship_go_before_those_kept_of_an_earlier_release(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = features_name(champion.sha256)
+    default_storage.delete(name)
+    default_storage.save(name, ContentFile(b"of an earlier release"))
+
+    data, _ = base.kept_features(base.load_version(champion)[0])
+
+    assert data.model_sha256 == champion.sha256
 
 
 def test_comparison_does_not_read_the_data_folder_while_somebody_waits(
