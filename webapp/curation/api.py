@@ -9,6 +9,7 @@ from typing import Any
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers, status
+from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,7 +17,7 @@ from rest_framework.views import APIView
 from webapp.accounts.access import IsAdjudicator, IsAdmin, IsAnnotator
 from webapp.accounts.models import Role, User
 from webapp.accounts.services import invite_person
-from webapp.core.api import ErrorSerializer
+from webapp.core.api import ErrorSerializer, JSONParser
 from webapp.core.errors import NotFound
 from webapp.curation import selectors
 from webapp.curation.models import (
@@ -221,6 +222,8 @@ class UndoSerializer(serializers.Serializer[Any]):
 
 class UndoView(APIView):
     permission_classes = [IsAnnotator]
+    # Without a claim there is nothing to say, in whatever format.
+    parser_classes = [JSONParser, FormParser, MultiPartParser]
 
     @extend_schema(
         operation_id="undo_label",

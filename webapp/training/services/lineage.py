@@ -40,7 +40,8 @@ def choose_start(*, champion: ModelVersion, mode: Mode) -> ModelVersion:
     nearest version that learned from no face which may not be used any more.
     """
     start = champion
-    if mode == Mode.HEAD:
+    # Two runs that did the same made the same file, and each is its own origin.
+    if mode == Mode.HEAD and champion.sha256 != champion.body_sha256:
         origin = ModelVersion.objects.filter(sha256=champion.body_sha256).first()
         start = origin or champion
     gone = versions_with_gone_faces()
