@@ -197,8 +197,13 @@ def test_web_that_does_not_answer_is_not_called_ready(
 
     async def start(listener: socket.socket) -> None:
         supervisor = WithoutWeb(tmp_path, listener, group, log)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(supervisor._start_and_watch(), 1)
+        watching = asyncio.create_task(supervisor._start_and_watch())
+        async with asyncio.timeout(60):
+            while "http://" not in (tmp_path / "mien.log").read_text():
+                await asyncio.sleep(0.05)
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
 
     with socket.create_server((embedded.HOST, 0)) as listener:
         asyncio.run(start(listener))
