@@ -212,6 +212,9 @@ class Chaos:
             if status in ("done", "failed"):
                 return killed
             if status == "processing" and attempts > killed:
+                # All that read die with it. Whoever came back together with it has
+                # been read by then: it alone is to die three times.
+                time.sleep(1)
                 for process in self.stack.service("inference").children():
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.send_signal(signal.SIGKILL)
