@@ -539,8 +539,8 @@ def test_whoever_looks_back_comes_forward_by_touch(open_page: OpenPage) -> None:
     expect(page.get_by_role("button", name="Back")).to_be_focused()
 
 
-def test_whoever_was_paused_is_told_so_without_a_question(open_page: OpenPage) -> None:
-    page, _ = open_desk(open_page)
+def questions_of(page: Page) -> list[str]:
+    """What the page has asked so far, by kind; each is answered with yes."""
     questions: list[str] = []
 
     def answer(dialog: Dialog) -> None:
@@ -548,6 +548,12 @@ def test_whoever_was_paused_is_told_so_without_a_question(open_page: OpenPage) -
         dialog.accept()
 
     page.on("dialog", answer)
+    return questions
+
+
+def test_whoever_was_paused_is_told_so_without_a_question(open_page: OpenPage) -> None:
+    page, _ = open_desk(open_page)
+    questions = questions_of(page)
     refusal = {"code": "paused", "detail": "You are paused."}
     page.route(
         "**/verdict", lambda route: route.fulfill(status=403, json=refusal), times=1
@@ -562,13 +568,7 @@ def test_whoever_was_paused_is_told_so_without_a_question(open_page: OpenPage) -
 
 def test_stop_waits_for_what_was_said(open_page: OpenPage) -> None:
     page, before = open_desk(open_page)
-    questions: list[str] = []
-
-    def answer(dialog: Dialog) -> None:
-        questions.append(dialog.type)
-        dialog.accept()
-
-    page.on("dialog", answer)
+    questions = questions_of(page)
     held = hold(page, "**/verdict")
     with page.expect_request("**/verdict"):
         page.keyboard.press("1")

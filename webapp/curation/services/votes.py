@@ -20,6 +20,7 @@ from webapp.curation.models import (
     MAX_DURATION_MS,
     Claim,
     ClaimStatus,
+    Consensus,
     ConsensusState,
     Correction,
     QueueItem,
@@ -75,19 +76,15 @@ def submit_correction(
             undone_at=None,
             ended_at=timezone.now(),
         ):
-            correction = _append(
-                face_id=claim.face_id,
+            return _cast(
+                claim=claim,
+                consensus=consensus,
                 person=person,
-                source=Source.ANNOTATOR,
                 verdict=word,
                 duration_ms=duration_ms,
                 key=key,
                 comment=comment,
             )
-            refresh_consensus(consensus=consensus)
-            if claim.is_gold:
-                pause_if_unreliable(person=person)
-            return correction
     if spoken and ended:
         raise Conflict(
             "You have labelled this face already, elsewhere. Please go on with the "
@@ -170,17 +167,13 @@ def revise_correction(
                 "Only a label of the last hour can be changed.", code="too_late"
             )
         _retract(face_id=claim.face_id, person=person)
-        correction = _append(
-            face_id=claim.face_id,
+        return _cast(
+            claim=claim,
+            consensus=consensus,
             person=person,
-            source=Source.ANNOTATOR,
             verdict=word,
             comment=comment,
         )
-        refresh_consensus(consensus=consensus)
-        if claim.is_gold:
-            pause_if_unreliable(person=person)
-    return correction
 
 
 def adjudicate(
@@ -349,6 +342,32 @@ def _given_before(claim: Claim, verdict: Verdict, comment: str) -> Correction:
         raise Conflict(
             "You have labelled this face already; undo that first.", code="voted"
         )
+    return correction
+
+
+def _cast(
+    *,
+    claim: Claim,
+    consensus: Consensus,
+    person: User,
+    verdict: Verdict,
+    comment: str,
+    duration_ms: int | None = None,
+    key: str = "",
+) -> Correction:
+    """A vote on what somebody had before them, and what follows from it."""
+    correction = _append(
+        face_id=claim.face_id,
+        person=person,
+        source=Source.ANNOTATOR,
+        verdict=verdict,
+        duration_ms=duration_ms,
+        key=key,
+        comment=comment,
+    )
+    refresh_consensus(consensus=consensus)
+    if claim.is_gold:
+        pause_if_unreliable(person=person)
     return correction
 
 

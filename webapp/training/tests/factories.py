@@ -112,3 +112,14 @@ def take_files_away(patch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     patch.setattr(FileSystemStorage, "_open", refused)
+
+
+def put_off(run: TrainingRun, patch: pytest.MonkeyPatch) -> TrainingRun:
+    """Claimed while the store is away."""
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    with patch.context() as patched:
+        take_files_away(patched)
+        runs.run_claimed(run=claimed)
+    run.refresh_from_db()
+    return run

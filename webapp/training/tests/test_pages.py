@@ -38,7 +38,7 @@ from webapp.training.models import (
 from webapp.training.services import runs
 from webapp.training.services.promotion import promote_version
 from webapp.training.services.triggers import Schedule, get_schedule
-from webapp.training.tests.factories import Labeller, head_run, take_files_away
+from webapp.training.tests.factories import Labeller, head_run, put_off
 from webapp.training.tests.judged import judged_run, tiny_champion
 
 pytestmark = pytest.mark.django_db
@@ -161,12 +161,7 @@ def test_run_that_is_put_off_says_what_it_waits_for(
     page: Client, labeller: Labeller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labeller.faces(1)
-    run = runs.request_run(mode="head", requested_by=None)
-    claimed = runs.claim_run(run_id=run.pk)
-    assert claimed is not None
-    with monkeypatch.context() as patched:
-        take_files_away(patched)
-        runs.run_claimed(run=claimed)
+    run = put_off(runs.request_run(mode="head", requested_by=None), monkeypatch)
 
     said = words(page.get(reverse("training:run", args=[run.number])))
 

@@ -39,7 +39,7 @@ from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.job import Job, lease_end
 from webapp.training.services.run_dirs import run_dir
 from webapp.training.services.snapshots import _drawn, build_snapshot
-from webapp.training.tests.factories import Labeller, head_run, take_files_away
+from webapp.training.tests.factories import Labeller, head_run, put_off, take_files_away
 
 pytestmark = pytest.mark.django_db
 
@@ -467,13 +467,9 @@ def test_run_waits_for_a_store_that_is_away(
 ) -> None:
     labeller.faces(1)
     run = runs.request_run(mode="head", requested_by=None)
-    claimed = runs.claim_run(run_id=run.pk)
-    assert claimed is not None
-    with monkeypatch.context() as patched:
-        take_files_away(patched)
-        runs.run_claimed(run=claimed)
 
-    run.refresh_from_db()
+    put_off(run, monkeypatch)
+
     assert (run.state, run.attempts) == (RunState.QUEUED, 0)
     assert run.queued_at > timezone.now()
     last = run.lines.last()
@@ -486,17 +482,6 @@ def test_run_waits_for_a_store_that_is_away(
     runs.run_claimed(run=claimed)
     run.refresh_from_db()
     assert (run.state, run.message) == (RunState.DONE, "")
-
-
-def put_off(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> TrainingRun:
-    """Claimed while the store is away."""
-    claimed = runs.claim_run(run_id=run.pk)
-    assert claimed is not None
-    with monkeypatch.context() as patched:
-        take_files_away(patched)
-        runs.run_claimed(run=claimed)
-    run.refresh_from_db()
-    return run
 
 
 def test_run_that_is_put_off_again_says_so_once(
