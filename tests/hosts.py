@@ -25,7 +25,7 @@ import psutil
 
 from tests.pictures import astronaut, encode
 from tests.services import Services
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, prepare
 from webapp.config.processes import ProcessGroup
 
 BRIDGE: Final = "10.77.0.1"
@@ -163,7 +163,7 @@ def site() -> Iterator[tuple[Stack, list[Host]]]:
             variables = services.start() | services.start_store()
             del variables["MIEN_CACHE_URL"]
             given = {**variables, "MIEN_INFERENCE_WORKERS": "0"}
-            with Stack(folder / "home", given) as stack:
+            with Stack(prepare(folder / "home"), given) as stack:
                 yield (
                     stack,
                     [

@@ -43,7 +43,7 @@ from ml.manifest import (
 )
 from tests.models import write_tiny_model
 from tests.pictures import astronaut, encode
-from tests.stack import Stack, own_services
+from tests.stack import Stack, own_services, prepare
 from webapp.accounts.models import Role
 from webapp.accounts.services import invite_person
 from webapp.accounts.visitors import COOKIE_NAME, new_visitor
@@ -570,7 +570,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("bad") / "home"
-    with own_services() as services, Stack(home, services) as stack:
+    with own_services() as services, Stack(prepare(home), services) as stack:
         warm = Site(stack)
         # What is loaded once is no growth: formats, networks, pages.
         for name in ("avif", "png with alpha", "zip cut off", "another host"):

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from tests.pictures import astronaut, encode
-from tests.stack import Stack
+from tests.stack import Stack, prepare
 
 BOUNDARY = "cut"
 
@@ -21,7 +21,7 @@ BOUNDARY = "cut"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("cut-off") / "home"
     # Objects, so that what is an error can be told by its level.
-    with Stack(home, {"MIEN_LOG_FORMAT": "json"}) as running:
+    with Stack(prepare(home), {"MIEN_LOG_FORMAT": "json"}) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from tests.stack import ROOT, Stack, own_services
+from tests.stack import ROOT, Stack, own_services, prepare
 
 
 @pytest.mark.skipif(
@@ -18,7 +18,10 @@ from tests.stack import ROOT, Stack, own_services
 )
 def test_worker_without_the_gpu_it_was_told_to_use_ends(tmp_path: Path) -> None:
     given = {"MIEN_INFERENCE_WORKERS": "0"}
-    with own_services() as services, Stack(tmp_path / "home", given | services) as site:
+    with (
+        own_services() as services,
+        Stack(prepare(tmp_path / "home"), given | services) as site,
+    ):
         broker = site.environment.get("MIEN_BROKER_URL")
         environment = {
             **site.environment,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.pictures import astronaut, encode
-from tests.stack import Stack
+from tests.stack import Stack, prepare
 
 SLOW_SENDERS = 20
 FOR_SECONDS = 6.0
@@ -35,7 +35,7 @@ def _trickle(port: int, stop: threading.Event) -> None:
 @pytest.mark.timed
 def test_others_are_answered_while_twenty_send_slowly(tmp_path: Path) -> None:
     image = encode(astronaut().resize((192, 192)))
-    with Stack(tmp_path / "home") as stack:
+    with Stack(prepare(tmp_path / "home")) as stack:
         stack.result(stack.upload(image))
         stop = threading.Event()
         senders = [

@@ -22,7 +22,7 @@ from tests.curators import (
     training_runs,
     wait_for_run,
 )
-from tests.stack import Stack, own_services
+from tests.stack import Stack, own_services, prepare
 
 FACES = 60
 KILLS = 5
@@ -37,7 +37,7 @@ def test_sixty_faces_go_from_upload_to_a_new_champion_and_back(tmp_path: Path) -
     given = {"MIEN_RETRAIN_AFTER_LABELS": "1000"}
     with (
         own_services() as services,
-        Stack(tmp_path / "home", {**services, **given}) as stack,
+        Stack(prepare(tmp_path / "home"), {**services, **given}) as stack,
     ):
         started_at = time.monotonic()
         drawn = drawn_photos(FACES)
@@ -97,7 +97,7 @@ def test_full_run_survives_five_kills_and_ends_as_an_undisturbed_one(
     words += ["--set", "batch_size=8"]
     with (
         own_services() as services,
-        Stack(tmp_path / "home", {**services, **given}) as stack,
+        Stack(prepare(tmp_path / "home"), {**services, **given}) as stack,
     ):
         truth = {}
         photos = [(give(stack, image), emotion) for image, emotion in drawn_photos(12)]

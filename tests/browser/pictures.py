@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.browser.accessibility import settle
 from tests.installing import system_chromium
 from tests.pictures import astronaut, encode, hopper
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, prepare
 
 FOLDER: Final = ROOT / "docs" / "pictures"
 PAGES_FOLDER: Final = FOLDER / "pages"
@@ -40,7 +40,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="mien-pictures-") as folder,
-        Stack(Path(folder) / "home") as stack,
+        Stack(prepare(Path(folder) / "home")) as stack,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=system_chromium())

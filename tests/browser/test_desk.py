@@ -17,7 +17,7 @@ from playwright.sync_api import Dialog, Page, Request, Route, expect
 
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import OpenPage
-from tests.stack import Stack
+from tests.stack import Stack, prepare
 from webapp.accounts.services import DEMO_PEOPLE
 
 FACES = 120
@@ -53,7 +53,7 @@ def site() -> Iterator[str]:
             place = folder / "data" / "train" / emotion
             place.mkdir(parents=True, exist_ok=True)
             drawn_face(number).save(place / f"{number}.png")
-        with Stack(folder / "home", {"MIEN_DEMO": "1"}) as stack:
+        with Stack(prepare(folder / "home"), {"MIEN_DEMO": "1"}) as stack:
             stack.manage(
                 "import_dataset", str(folder / "data"), "--everything", "--here"
             )

@@ -13,7 +13,7 @@ from typing import Final
 from tests.chaos.harness import GIVEN, Chaos, small_disk
 from tests.chaos.visitors import Visitors
 from tests.pictures import astronaut, encode
-from tests.stack import Stack, own_services
+from tests.stack import Stack, own_services, prepare
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def run(name: str, size: Size) -> str:
         tempfile.TemporaryDirectory(prefix="mien-chaos-") as folder,
         own_services() as services,
         small_disk(Path(folder) / "home" / "media" / "photos"),
-        Stack(Path(folder) / "home", {**services, **GIVEN}) as stack,
+        Stack(prepare(Path(folder) / "home"), {**services, **GIVEN}) as stack,
     ):
         visitors = Visitors(stack.port, image)
         chaos = Chaos(stack, visitors, size.count, size.kills, slowness=slowness)
