@@ -35,7 +35,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 FROZEN: Final = "the frozen evaluation set"
 HOLD_OUT: Final = "the curated hold-out"
-_TIMED_FACES: Final = 32
+_TIMED_FACES: Final = 8
 _TIMED_ROUNDS: Final = 9
 
 
