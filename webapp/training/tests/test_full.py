@@ -18,8 +18,12 @@ from ml.inference import EmotionClassifier
 from ml.labels import Emotion
 from ml.manifest import InputSpec
 from ml.tests.faces import ballots_for, write_annotations, write_dataset
+from ml.tests.small import SMALL, small_network, write_exported
+from ml.train_config import TrainConfig
 from webapp.photos.services.erasure import delete_photo
+from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import features_name, read_model_file
+from webapp.registry.services import promote_model_version, register_model_version
 from webapp.training.models import RunState, Split, TrainingRun
 from webapp.training.services import base as bases
 from webapp.training.services import full, runs
@@ -40,6 +44,22 @@ CONFIG = {"epochs": 2, "batch_size": 16, "learning_rate": 0.001}
 def folder(settings: LazySettings, tmp_path: Path) -> Path:
     settings.DATASET_DIR = str(write_dataset(tmp_path / "faces", 12))
     return tmp_path / "faces"
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Taught by another, as the one that ships was."""
+    config = TrainConfig(SMALL, teachers=("e" * 64,), teacher_share=0.5)
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    return write_exported(small_network(), config, path)
+
+
+@pytest.fixture
+def champion(db: None, small_model: Path) -> ModelVersion:
+    """What ships is trained further in ``tests/test_training_loop.py``."""
+    made = register_model_version(path=small_model)
+    promote_model_version(model_version=made, promoted_by=None, reason="test")
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +122,7 @@ def test_full_run_trains_the_whole_network_and_goes_on_after_a_kill(
     loaded = EmotionClassifier(*read_model_file(whole.candidate))
     champion = EmotionClassifier(*read_model_file(whole.parent))
     assert loaded.manifest.architecture == champion.manifest.architecture
-    # Nobody taught it, though the shipped network had teachers.
+    # Nobody taught it, though the champion had teachers.
     config = loaded.manifest.training["config"]
     assert champion.manifest.training["config"]["teachers"]
     assert (config["teachers"], config["teacher_share"]) == ([], 0.0)
