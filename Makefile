@@ -107,13 +107,14 @@ endif
 
 .PHONY: test-services
 test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
-	@# What a gate computes is the same on each database; so is what a page shows, what
-	@# a disk or a network does, and how a network is trained.
+	@# The same on each database, and so left out: what a gate computes, a page shows,
+	@# a disk or a network does, a variable may say, and how a network is trained; who
+	@# may do what, whose queries webapp's tests ask, too.
 	$(PY) -m tests.services $(PY) -m pytest $(ON_ALL_CORES) -m 'not timed' \
-		tests/test_bad_input.py tests/test_fuzz.py tests/test_authorisation.py \
-		tests/test_upgrades.py webapp \
+		tests/test_bad_input.py tests/test_fuzz.py tests/test_upgrades.py webapp \
 		--ignore=webapp/training/tests/test_gate.py \
-		--ignore=webapp/training/tests/test_full.py
+		--ignore=webapp/training/tests/test_full.py \
+		--ignore=webapp/config/tests/test_env.py
 	$(PY) -m tests.services $(PY) -m pytest -m timed tests/test_chaos.py \
 		tests/test_training_loop.py -k 'workers or broker or locked or sixty'
 

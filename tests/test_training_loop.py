@@ -91,7 +91,7 @@ def _receipt_tells(stack: Stack, receipt: str, candidate: str) -> bool:
 def test_full_run_survives_five_kills_and_ends_as_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:
-    folder = write_dataset(tmp_path / "faces", 8)
+    folder = write_dataset(tmp_path / "faces", 4)
     given = {"FER_DATASET_DIR": str(folder)}
     words = ["retrain", "--mode", "full", "--set", f"epochs={EPOCHS}"]
     words += ["--set", "batch_size=8"]
