@@ -14,6 +14,7 @@ import json
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -24,7 +25,7 @@ from rest_framework import serializers
 from rest_framework.settings import api_settings
 
 from webapp.accounts.models import Role, User
-from webapp.core.errors import DomainError
+from webapp.core.errors import DomainError, NotFound
 from webapp.curation.models import (
     MAX_COMMENT_LENGTH,
     MAX_DURATION_MS,
@@ -34,7 +35,7 @@ from webapp.curation.models import (
     Source,
     Verdict,
 )
-from webapp.curation.services.consensus import refresh_faces
+from webapp.curation.services.consensus import lock_consensus, refresh_faces
 from webapp.photos.models import Face
 from webapp.photos.selectors import training_allowed
 
@@ -164,42 +165,57 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
     that are not on this site are counted and left out. Raises ``DomainError`` for a
     row that cannot be, with its number.
     """
-    new = known = missing = 0
+    parsed = [(number, _parse(raw, number)) for number, raw in enumerate(rows, start=1)]
     people: dict[str, User] = {}
-    touched: set[uuid.UUID] = set()
     with transaction.atomic():
-        for number, raw in enumerate(rows, start=1):
-            row = _parse(raw, number)
-            if Correction.objects.filter(pk=row["id"]).exists():
-                known += 1
-                continue
-            if not Face.objects.filter(pk=row["face_id"]).exists():
-                missing += 1
-                continue
-            author = _author(row.pop("author"), row["source"], people)
-            created_at = row.pop("created_at")
-            try:
-                with transaction.atomic():
-                    correction = Correction.objects.create(author=author, **row)
-                    Correction.objects.filter(pk=correction.pk).update(
-                        created_at=created_at
-                    )
-            except IntegrityError as error:
-                raise _bad_line(
-                    number,
-                    "this person has said something of this face already, or another "
-                    "adjudicator has decided it; have that taken back, or leave the "
-                    "row out",
-                ) from error
-            new += 1
-            touched.add(row["face_id"])
-            if author is not None and row["retracted_at"] is None:
-                # They have said what they see: it is before them no more.
-                Claim.objects.filter(
-                    face_id=row["face_id"], person=author, status=ClaimStatus.HELD
-                ).delete()
-        refresh_faces(face_ids=sorted(touched))
-    return ImportReport(new, known, missing)
+        fresh: dict[uuid.UUID, tuple[int, dict[str, Any]]] = {}
+        for number, row in parsed:
+            # A file may tell the same one twice.
+            if not Correction.objects.filter(pk=row["id"]).exists():
+                fresh.setdefault(row["id"], (number, row))
+        # Before anything is written, and in one order: whoever votes on these faces
+        # meanwhile waits, and finds what the file brought.
+        here = _lock_faces({row["face_id"] for _, row in fresh.values()})
+        added = [line for line in fresh.values() if line[1]["face_id"] in here]
+        for number, row in added:
+            _enter(number, row, people)
+        refresh_faces(face_ids=sorted(here))
+    return ImportReport(
+        new=len(added),
+        known=len(parsed) - len(fresh),
+        missing_faces=len(fresh) - len(added),
+    )
+
+
+def _lock_faces(face_ids: set[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the faces that are on this site, their consensus locked."""
+    here = set()
+    for face_id in sorted(face_ids):
+        with suppress(NotFound):
+            lock_consensus(face_id=face_id)
+            here.add(face_id)
+    return here
+
+
+def _enter(number: int, row: dict[str, Any], people: dict[str, User]) -> None:
+    """Add one correction, of a locked face. Raises ``DomainError``."""
+    author = _author(row.pop("author"), row["source"], people)
+    created_at = row.pop("created_at")
+    try:
+        with transaction.atomic():
+            correction = Correction.objects.create(author=author, **row)
+            Correction.objects.filter(pk=correction.pk).update(created_at=created_at)
+    except IntegrityError as error:
+        raise _bad_line(
+            number,
+            "this person has said something of this face already, or another "
+            "adjudicator has decided it; have that taken back, or leave the row out",
+        ) from error
+    if author is not None and row["retracted_at"] is None:
+        # They have said what they see: it is before them no more.
+        Claim.objects.filter(
+            face_id=row["face_id"], person=author, status=ClaimStatus.HELD
+        ).delete()
 
 
 def export_zip(*, target: IO[bytes]) -> None:

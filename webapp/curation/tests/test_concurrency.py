@@ -12,15 +12,17 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
 from webapp.accounts.models import User
+from webapp.core.errors import Conflict
+from webapp.curation.errors import ClaimLost
 from webapp.curation.models import (
     Claim,
     Consensus,
@@ -29,6 +31,7 @@ from webapp.curation.models import (
     QueueStatus,
     Reason,
 )
+from webapp.curation.services import transfer
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.votes import submit_correction
 from webapp.curation.tests.factories import (
@@ -206,3 +209,44 @@ def test_one_person_in_many_windows_gets_one_set_of_faces() -> None:
 
     assert Claim.objects.count() == 3
     assert all(window == windows[0] for window in windows)
+
+
+def test_vote_and_a_file_that_brings_the_same_one_do_not_block_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The vote comes while the file's rows are entered and not yet counted."""
+    fill(1)
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+    row = {
+        "id": str(uuid.uuid4()),
+        "face_id": str(claim.face_id),
+        "verdict": "sad",
+        "source": "annotator",
+        "author": person.username,
+        "created_at": timezone.now().isoformat(),
+    }
+    refresh = transfer.refresh_faces
+
+    with ThreadPoolExecutor(1) as desk:
+
+        def vote() -> None:
+            try:
+                submit_correction(person=person, claim_id=claim.pk, verdict="happy")
+            finally:
+                connection.close()
+
+        def refresh_later(**given: Any) -> None:
+            votes.append(desk.submit(vote))
+            # It is given the time to get as far as it can.
+            time.sleep(1)
+            refresh(**given)
+
+        votes: list[Future[None]] = []
+        monkeypatch.setattr(transfer, "refresh_faces", refresh_later)
+        transfer.import_rows(rows=[row])
+        with pytest.raises((Conflict, ClaimLost)):
+            votes[0].result(30)
+
+    assert Correction.objects.get().verdict == "sad"
+    assert Consensus.objects.get().votes == 1
