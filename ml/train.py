@@ -50,29 +50,36 @@ _STATISTICS_BATCHES: Final = 60
 Float32Array = npt.NDArray[np.float32]
 
 
+def find_device(name: str) -> torch.device:
+    """What ``--device`` names. Raises ``TrainingError`` where it is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise TrainingError("No GPU was found. Use --device cpu, or auto.")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("nothing else is trained on")
+        # A name alone says little: mps or cuda:7 may not be there.
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(
+            f"There is no device {name!r}. Use auto, cpu, cuda or cuda:1."
+        ) from error
+    return device
+
+
 class _World:
     """This process among those that ``torchrun`` started; alone, rank 0 of 1."""
 
     def __init__(self, device: str) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise TrainingError("No GPU was found. Use --device cpu, or auto.")
-        try:
-            self.device = torch.device(
-                f"cuda:{local}" if device == "cuda" and self.size > 1 else device
-            )
-            if self.device.type not in ("cpu", "cuda", "mps"):
-                raise RuntimeError("nothing else is trained on")
-            # A name alone says little: mps or cuda:7 may not be there.
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise TrainingError(
-                f"There is no device {device!r}. Use auto, cpu, cuda or cuda:1."
-            ) from error
+        shared = device in ("auto", "cuda") and torch.cuda.is_available()
+        if self.size > 1 and shared:
+            # One for each process.
+            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        self.device = find_device(device)
         self._started = False
         if self.size > 1 and not dist.is_initialized():
             # Its functions keep as a default argument the group that stands when they

@@ -137,6 +137,7 @@ def train(
         precision=precision,  # type: ignore[arg-type]  # The config refuses others.
         loader_threads=loader_threads,
     )
+    _need_device(device)
     for path in weights or ():
         path.open("rb").close()
     source = label_source(layout, labels)
@@ -202,6 +203,17 @@ def train(
         *("export", "--data", data, "--run", run),
         *("--out", "NAME.onnx", "--version", "NAME"),
     )
+
+
+def _need_device(name: str) -> None:
+    """Before minutes of reading."""
+    from ml.train import find_device
+    from ml.train_config import TrainingError
+
+    try:
+        find_device(name)
+    except TrainingError as error:
+        fail(str(error))
 
 
 def export(
@@ -315,6 +327,7 @@ def compare(
         torch.set_num_threads(threads)
     layout = find_layout(data)
     check_place(out, layout)
+    _need_device(device)
     asked = label_source(layout, labels)
     entries = list(DEFAULT_ENTRIES)
     for given in pretrained or []:

@@ -583,10 +583,6 @@ def test_votes_that_were_not_asked_for_stop_no_cleaning(
             "unknown precision",
         ),
         (
-            ("train", "--data", "{data}", "--run", "r", "--device", "abacus"),
-            "There is no device 'abacus'",
-        ),
-        (
             ("train", "--data", "{data}", "--run", "r", "--learning-rate", "inf"),
             "learning_rate must be a positive number",
         ),
@@ -607,6 +603,8 @@ def test_mistakes_end_with_a_sentence(
         (("compare", "--pretrained", "vgg61=Makefile"), "unknown network 'vgg61'"),
         (("train", "--run", "r", "--weights", "typo.pth"), "typo.pth cannot be used"),
         (("train", "--run", "r", "--manifest", "typo.csv"), "typo.csv cannot be read"),
+        (("train", "--run", "r", "--device", "abacus"), "no device 'abacus'"),
+        (("compare", "--device", "abacus"), "no device 'abacus'"),
     ],
 )
 def test_wrong_name_is_told_before_the_pictures_are_read(
