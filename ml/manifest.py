@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -133,8 +134,21 @@ class ModelManifest:
         if self.labels != expected:
             raise ManifestError(f"labels must be {expected}, not {self.labels}")
 
+    @property
+    def body_sha256(self) -> str:
+        """``body_sha256`` of the model."""
+        return body_sha256(self.training, self.sha256)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def body_sha256(training: Mapping[str, Any], sha256: str) -> str:
+    """Names the network before the head: versions that share it share features.
+
+    A refitted head's ``training`` names it; any other file is its own.
+    """
+    return str(training.get("body_sha256") or sha256)
 
 
 def manifest_path(model_path: Path) -> Path:

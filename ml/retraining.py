@@ -132,7 +132,7 @@ def load_retraining(
         raise RetrainingError(f"{path.name} cannot be read: {error}") from error
     sha256 = str(values["model_sha256"])
     # Refitted heads share the body: the features are those of their first parent.
-    if sha256 not in (manifest.sha256, manifest.training.get("body_sha256")):
+    if sha256 not in (manifest.sha256, manifest.body_sha256):
         raise RetrainingError(
             f"{path.name} holds features of another model than {manifest.version}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+from ml.manifest import body_sha256
 from webapp.core.models import TimedModel
 
 
@@ -40,8 +41,8 @@ class ModelVersion(TimedModel):
 
     @property
     def body_sha256(self) -> str:
-        """Names the network before the head: versions that share it share features."""
-        return str(self.manifest.get("training", {}).get("body_sha256") or self.sha256)
+        """``ModelManifest.body_sha256``, of a file that is not read for it."""
+        return body_sha256(self.manifest.get("training", {}), self.sha256)
 
 
 class Promotion(TimedModel):

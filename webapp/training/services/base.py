@@ -49,11 +49,6 @@ _NO_FOLDER: Final = (
 )
 
 
-def body_sha256(manifest: ModelManifest) -> str:
-    """Names the network before the head: versions that share it share features."""
-    return str(manifest.training.get("body_sha256") or manifest.sha256)
-
-
 def load_version(model_version: ModelVersion) -> tuple[EmotionClassifier, bytes]:
     """A registered version, verified and loaded, and its file. Raises ``RunFailed``,
     or ``StorageAway`` where trying again would help."""
@@ -83,7 +78,7 @@ def kept_features(classifier: EmotionClassifier) -> tuple[RetrainingData, str]:
     are damaged.
     """
     manifest = classifier.manifest
-    body = body_sha256(manifest)
+    body = manifest.body_sha256
     name = features_name(body)
     if not shipped_features_fit(body) and default_storage.exists(name):
         with default_storage.open(name, "rb") as handle:
@@ -132,7 +127,7 @@ def keep_features(
 ) -> bytes:
     """Collect features of a body and keep them beside its file; what was written."""
     # A refitted head gives what its body gives, and its siblings ask for the body's.
-    body = body_sha256(classifier.manifest)
+    body = classifier.manifest.body_sha256
     collected = replace(collect(classifier, train, validation), model_sha256=body)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npz"
@@ -241,6 +236,6 @@ def _parse(manifest: ModelManifest, data: bytes) -> tuple[RetrainingData, str]:
         except RetrainingError as error:
             raise RunFailed(
                 f"The features kept for version {manifest.version} cannot be used: "
-                f"{error}. Remove {features_name(body_sha256(manifest))}, and they are "
+                f"{error}. Remove {features_name(manifest.body_sha256)}, and they are "
                 "made anew."
             ) from error

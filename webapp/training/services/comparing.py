@@ -24,7 +24,6 @@ from ml.gate import (
 )
 from ml.inference import EmotionClassifier, softmax
 from webapp.training.errors import CannotCompare
-from webapp.training.services.base import body_sha256
 from webapp.training.services.snapshots import EVALUATION_SHARE
 
 Float64Array = npt.NDArray[np.float64]
@@ -153,7 +152,7 @@ def _answers_of_both(
 
 
 def _share_body(left: EmotionClassifier, right: EmotionClassifier) -> bool:
-    return body_sha256(left.manifest) == body_sha256(right.manifest)
+    return left.manifest.body_sha256 == right.manifest.body_sha256
 
 
 def answers_of(classifier: EmotionClassifier, faces: JudgedFaces) -> Float64Array:
@@ -165,7 +164,7 @@ def answers_of(classifier: EmotionClassifier, faces: JudgedFaces) -> Float64Arra
 def features_of(classifier: EmotionClassifier, faces: JudgedFaces) -> Float32Array:
     """What the version's head sees of the faces, (N, C). Raises ``CannotCompare``
     where neither their pixels nor the features of that body are there."""
-    body = body_sha256(classifier.manifest)
+    body = classifier.manifest.body_sha256
     if body in faces.features:
         return faces.features[body]
     if faces.crops is not None:

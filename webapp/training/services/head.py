@@ -13,7 +13,7 @@ from ml.inference import EmotionClassifier, softmax
 from ml.manifest import Calibration, sha256_of
 from ml.retraining import RetrainingData, refit_head, with_head
 from webapp.training.configs import HeadConfig
-from webapp.training.services.base import body_sha256, near_evaluation
+from webapp.training.services.base import near_evaluation
 
 if TYPE_CHECKING:
     from webapp.training.services.job import Job
@@ -75,7 +75,7 @@ def child_of(
         metrics={},
         training={
             **start.manifest.training,
-            "body_sha256": body_sha256(start.manifest),
+            "body_sha256": start.manifest.body_sha256,
         },
     )
     return EmotionClassifier(manifest, data)

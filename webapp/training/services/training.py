@@ -74,7 +74,7 @@ def _run_head(
     )
     candidate = head.child_of(start, model, calibration, _version_name(job.run))
     known = {data.model_sha256: data.evaluation_features}
-    body = bases.body_sha256(champion.manifest)
+    body = champion.manifest.body_sha256
     if body not in known:
         others, _ = bases.load_base_features(champion)
         if np.array_equal(others.evaluation_labels, data.evaluation_labels):

@@ -20,7 +20,6 @@ from webapp.registry.models import ModelVersion
 from webapp.training.errors import CannotCompare
 from webapp.training.models import DatasetSnapshot, SnapshotFace, Split
 from webapp.training.services.base import (
-    body_sha256,
     features_mark,
     kept_features,
     load_version,
@@ -117,7 +116,7 @@ def _frozen(left: EmotionClassifier, right: EmotionClassifier) -> JudgedFaces:
     return JudgedFaces(
         data.evaluation_labels,
         features={
-            body_sha256(left.manifest): data.evaluation_features,
-            body_sha256(right.manifest): other.evaluation_features,
+            left.manifest.body_sha256: data.evaluation_features,
+            right.manifest.body_sha256: other.evaluation_features,
         },
     )
