@@ -586,6 +586,27 @@ def test_stop_waits_for_what_was_said(open_page: OpenPage) -> None:
     saved(page, before + 1)
 
 
+def test_stop_stays_where_a_label_was_refused(open_page: OpenPage) -> None:
+    """On a page that goes nobody could read what was not saved."""
+    page, before = open_desk(open_page)
+    held = hold(page, "**/verdict")
+    with page.expect_request("**/verdict"):
+        page.keyboard.press("1")
+    stop = page.get_by_role("button", name="Stop for now")
+    stop.click()
+    expect(page.get_by_role("button", name="Saving, then stopping")).to_be_visible()
+    refusal = {"code": "claim_lost", "detail": "Somebody else has this face."}
+    held.pop().fulfill(status=409, json=refusal)
+
+    expect(page.get_by_text("Somebody else has this face.")).to_be_visible()
+    expect(stop).to_be_visible()
+    # What comes next is labelled as before, and the next press leaves.
+    page.keyboard.press("1")
+    saved(page, before + 1)
+    with page.expect_navigation(url="**/me/"):
+        stop.click()
+
+
 CLAIMS = "**/api/v1/curation/claims"
 
 

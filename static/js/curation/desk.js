@@ -3,12 +3,11 @@
 // and again until the site has them; without this file the page is a plain form.
 
 import { buttonFor } from "./keys.js";
+import { Refused, ask, headers } from "./site.js";
 
 const AHEAD = 5;
 const MAX_BACK = 20;
 const RENEW_EVERY_MS = 180_000;
-const RETRY_FIRST_MS = 300;
-const RETRY_MAX_MS = 8_000;
 /** A face that stood for less was not looked at: the second half of a double click. */
 const MIN_LOOK_MS = 250;
 /** Left to a page that takes this one's place, before the faces go to others. */
@@ -17,7 +16,6 @@ const LEAVING_SECONDS = 20;
 const desk = document.querySelector("#desk");
 const urls = desk.dataset;
 const form = desk.querySelector("[data-form]");
-let token = form.querySelector("[name=csrfmiddlewaretoken]").value;
 const figure = desk.querySelector(".desk-face");
 const nothing = document.querySelector("#nothing");
 const waiting = document.querySelector("#waiting");
@@ -58,63 +56,7 @@ function faceOf(claim) {
   return { ...claim, image, ready: image.decode().catch(() => {}), unsent: 0 };
 }
 
-// --- Talking to the site ---------------------------------------------------------
-
-class Refused extends Error {
-  constructor(status, body) {
-    super(body.detail ?? "The site refused that.");
-    this.status = status;
-    this.code = body.code;
-  }
-}
-
-async function ask(method, url, body) {
-  let wait = RETRY_FIRST_MS;
-  let hasNewToken = false;
-  for (;;) {
-    let response = null;
-    try {
-      response = await fetch(url, {
-        method,
-        headers: { "Content-Type": "application/json", "X-CSRFToken": token },
-        body: body === undefined ? undefined : JSON.stringify(body),
-      });
-      if (response.ok) {
-        const answer = response.status === 204 ? {} : await response.json();
-        part("logged-out").hidden = true;
-        return answer;
-      }
-    } catch {
-      // The network is away: what was said is kept here and sent again.
-      response = null;
-    }
-    if (response?.status === 401) {
-      // Kept, too, until the person has logged in again in another tab.
-      part("logged-out").hidden = false;
-    } else if (response && response.status < 500 && response.status !== 429) {
-      const error = new Refused(response.status, await response.json().catch(() => ({})));
-      if (error.code !== "permission_denied" || hasNewToken) {
-        throw error;
-      }
-      // Logging in changed the token.
-      hasNewToken = true;
-      await renewToken();
-      continue;
-    }
-    await new Promise((resolve) => setTimeout(resolve, wait));
-    wait = Math.min(wait * 2, RETRY_MAX_MS);
-  }
-}
-
-async function renewToken() {
-  try {
-    const page = await (await fetch(location.href)).text();
-    const fresh = new DOMParser().parseFromString(page, "text/html");
-    token = fresh.querySelector("[name=csrfmiddlewaretoken]").value;
-  } catch {
-    // Away again: the old token is refused, and the page loads anew.
-  }
-}
+// --- Saving and fetching -----------------------------------------------------------
 
 /** One after the other, in the order of the keys. A face of which the site refused
  * something is neither before this person nor theirs to change. */
@@ -471,10 +413,19 @@ async function stop(event, button) {
     return;
   }
   isStopping = true;
+  const words = button.textContent;
+  const refusalsBefore = refusals;
   button.textContent = "Saving, then stopping";
   part("status").textContent = "Saving before you go";
   while (unsent > 0) {
     await chain;
+  }
+  if (refusals > refusalsBefore) {
+    // Nobody could read on a page that goes what was not saved; the next press leaves.
+    isStopping = false;
+    button.textContent = words;
+    part("status").textContent = "Not everything was saved";
+    return;
   }
   form.requestSubmit(button);
 }
@@ -502,7 +453,7 @@ addEventListener("pagehide", () => {
     fetch(urls.apiRenew, {
       method: "POST",
       keepalive: true,
-      headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+      headers: headers(),
       body: JSON.stringify({ seconds: LEAVING_SECONDS }),
     });
   }
