@@ -27,9 +27,10 @@ from ml.data import DataError, FaceSet, LabelSource
 from ml.export import export_result
 from ml.inference import EmotionClassifier
 from ml.manifest import sha256_of, write_atomically
-from ml.models import ModelConfig
+from ml.models import ModelConfig, build_network
+from ml.starting import StartError, start_from
 from ml.train import check_faces, train
-from ml.train_config import EpochRecord, TrainConfig
+from ml.train_config import EpochRecord, TrainConfig, TrainingError
 
 PLAN_FILE: Final = "plan.json"
 RESULT_FILE: Final = "result.json"
@@ -117,6 +118,7 @@ def compare(
             check_faces(train_faces, validation)
             # Not before the data was read: what is refused then writes nothing.
             if not done:
+                _check_starts(entries, train_faces)
                 stack.enter_context(_alone(out))
             data = [faces.digest() for faces in (train_faces, validation, test)]
             for entry in entries:
@@ -141,6 +143,24 @@ def compare(
                 done[entry.name] = row
                 _write_table(out, rows(), source)
         return _write_table(out, rows(), source)
+
+
+def _check_starts(entries: Sequence[Entry], faces: FaceSet) -> None:
+    """Fill each network that starts from a file, once: what is wrong with one is told
+    before the hours that those before it take. Raises ``TrainingError``."""
+    few = faces.take(np.arange(min(len(faces), 2)))
+    for entry in entries:
+        if entry.weights is None:
+            continue
+        config = ModelConfig(
+            entry.architecture, channels=entry.channels, outputs=faces.targets.shape[1]
+        )
+        network = build_network(config)
+        seen = replace(few, crops=np.repeat(few.crops[..., :1], entry.channels, axis=3))
+        try:
+            start_from(network, config, [entry.weights], seen)
+        except StartError as error:
+            raise TrainingError(f"{entry.name}: {error}") from error
 
 
 @contextmanager

@@ -615,6 +615,22 @@ def test_wrong_name_is_told_before_the_pictures_are_read(
     assert "Reading" not in done.stderr
 
 
+def test_damaged_start_is_told_before_another_network_is_trained(
+    ml: Command, tmp_path: Path
+) -> None:
+    damaged, out = tmp_path / "damaged.pth", tmp_path / "out"
+    damaged.write_bytes(b"no weights")
+    done = ml(
+        *("compare", "--data", write_dataset(tmp_path / "data", 3), "--out", out),
+        *("--pretrained", f"base={damaged}", "--budget-minutes", "0.1"),
+        *("--only", "base-grey", "--only", "base-rgb-pretrained"),
+        code=2,
+    )
+    assert "base-rgb-pretrained:" in done.stderr
+    assert "damaged" in done.stderr
+    assert not out.exists()
+
+
 def test_more_threads_than_a_machine_can_use_are_refused(
     ml: Command, tmp_path: Path
 ) -> None:
