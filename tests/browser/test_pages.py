@@ -1,5 +1,5 @@
 """Every page outside training, as whoever it is for: axe finds nothing serious on it,
-wide and narrow, light and dark, and nothing scrolls sideways.
+wide and light, narrow and dark, and nothing scrolls sideways.
 
 Which pages there are, ``TABLE`` in ``tests/test_authorisation.py`` says, which the URL
 resolver keeps complete. A new one needs a line in ``PAGES`` here, or in ``FILES``.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pytest
@@ -33,7 +33,13 @@ from webapp.accounts.services import DEMO_PEOPLE
 PASSWORD: Final = "a-long-enough-word"
 _PASSWORDS: Final = {name: password for name, _, password in DEMO_PEOPLE}
 UPLOADS_A_MINUTE: Final = 48
-WIDTHS: Final = (1280, 390, 320)
+# Colours do not depend on the width, nor anything else on the scheme.
+SCHEMES: Final[dict[int, Literal["light", "dark"] | None]] = {
+    1280: "light",
+    390: "dark",
+    320: None,
+}
+"""By width; None where nothing but the width is looked at."""
 OPEN_ALL: Final = "() => document.querySelectorAll('details').forEach(d => d.open = %s)"
 PAGE_WIDTH: Final = "() => document.documentElement.scrollWidth"
 
@@ -153,12 +159,12 @@ def press(page: Page, button: str) -> None:
 def look(page: Page, what: str) -> list[str]:
     """What is wrong with the page as it stands, closed when wide, open when narrow."""
     trouble = []
-    for width in WIDTHS:
+    for width, scheme in SCHEMES.items():
         page.set_viewport_size({"width": width, "height": 844})
         page.evaluate(OPEN_ALL % str(width < 1000).lower())
         if (wide := page.evaluate(PAGE_WIDTH)) > width:
             trouble.append(f"{what}: {wide} pixels wide on {width}")
-        for scheme in ("light", "dark") if width > min(WIDTHS) else ():
+        if scheme is not None:
             page.emulate_media(color_scheme=scheme)
             trouble += [f"{what}: {line}" for line in serious_violations(page)]
     page.set_viewport_size({"width": 1280, "height": 844})
