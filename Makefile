@@ -93,8 +93,11 @@ check-home:
 # --- Test and measure -------------------------------------------------------------
 
 # Tests keep to themselves, so the cores share them file by file, the long ones of
-# tests/ first. What measures time has the machine for itself.
-ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# tests/ first; one more than there are cores, for whole sites often wait. What measures
+# time has the machine for itself.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+ON_ALL_CORES := -n $(shell expr $(CORES) + 1) --maxprocesses 4 \
+	--dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
