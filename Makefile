@@ -93,11 +93,8 @@ check-home:
 # --- Test and measure -------------------------------------------------------------
 
 # Tests keep to themselves, so the cores share them file by file, the long ones of
-# tests/ first; one more than there are cores, for whole sites often wait. What measures
-# time has the machine for itself.
-CORES := $(shell getconf _NPROCESSORS_ONLN)
-ON_ALL_CORES := -n $(shell expr $(CORES) + 1) --maxprocesses 4 \
-	--dist loadfile --no-loadscope-reorder
+# tests/ first. What measures time has the machine for itself.
+ON_ALL_CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: venv browser ## All tests, on SQLite and Valkey (ARGS= for pytest)
@@ -109,7 +106,8 @@ else
 endif
 
 .PHONY: test-services
-test-services: venv ## The site's tests on PostgreSQL and Redis, started for them
+test-services: venv ## The site's tests on PostgreSQL and Redis, started for them (ARGS=)
+ifeq ($(strip $(ARGS)),)
 	@# The same on each database, and so left out: what a gate computes, a page shows,
 	@# a disk or a network does, a variable may say, and how a network is trained; who
 	@# may do what, whose queries webapp's tests ask, too.
@@ -120,6 +118,9 @@ test-services: venv ## The site's tests on PostgreSQL and Redis, started for the
 		--ignore=webapp/config/tests/test_env.py
 	$(PY) -m tests.services $(PY) -m pytest -m timed tests/test_chaos.py \
 		tests/test_training_loop.py -k 'workers or broker or locked or sixty'
+else
+	$(PY) -m tests.services $(PY) -m pytest $(ON_ALL_CORES) -m 'not timed' $(ARGS)
+endif
 
 .PHONY: cut
 cut: venv ## A worker host cut off for a minute, beside two others (CUT_SECONDS=)
