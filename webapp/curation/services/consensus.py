@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -120,13 +120,6 @@ def _move_on_queue(consensus: Consensus, people_needed: int) -> None:
 
 def _skips(face_id: uuid.UUID) -> int:
     return Claim.objects.filter(face_id=face_id, status=ClaimStatus.SKIPPED).count()
-
-
-def refresh_faces(*, face_ids: Iterable[uuid.UUID]) -> None:
-    """Derive many consensuses again, after an import."""
-    for face_id in face_ids:
-        with transaction.atomic():
-            refresh_consensus(consensus=lock_consensus(face_id=face_id))
 
 
 def weigh_people() -> int:

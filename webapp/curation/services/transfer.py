@@ -31,11 +31,12 @@ from webapp.curation.models import (
     MAX_DURATION_MS,
     Claim,
     ClaimStatus,
+    Consensus,
     Correction,
     Source,
     Verdict,
 )
-from webapp.curation.services.consensus import lock_consensus, refresh_faces
+from webapp.curation.services.consensus import lock_consensus, refresh_consensus
 from webapp.photos.models import Face
 from webapp.photos.selectors import training_allowed
 
@@ -179,7 +180,8 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
         added = [line for line in fresh.values() if line[1]["face_id"] in here]
         for number, row in added:
             _enter(number, row, people)
-        refresh_faces(face_ids=sorted(here))
+        for consensus in here.values():
+            refresh_consensus(consensus=consensus)
     return ImportReport(
         new=len(added),
         known=len(parsed) - len(fresh),
@@ -187,13 +189,12 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
     )
 
 
-def _lock_faces(face_ids: set[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of the faces that are on this site, their consensus locked."""
-    here = set()
+def _lock_faces(face_ids: set[uuid.UUID]) -> dict[uuid.UUID, Consensus]:
+    """The locked consensus of each of the faces that is on this site."""
+    here = {}
     for face_id in sorted(face_ids):
         with suppress(NotFound):
-            lock_consensus(face_id=face_id)
-            here.add(face_id)
+            here[face_id] = lock_consensus(face_id=face_id)
     return here
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import uuid
+from collections.abc import Iterable
 from datetime import timedelta
 
 import factory
@@ -12,6 +14,7 @@ from PIL import Image
 from webapp.accounts.models import Role, User
 from webapp.curation.models import Claim, Consensus, Correction, QueueItem, Reason
 from webapp.curation.services.claims import CHANGE_WINDOW
+from webapp.curation.services.consensus import lock_consensus, refresh_consensus
 from webapp.photos.models import Face, Photo, PhotoStatus, Prediction
 from webapp.registry.models import ModelVersion
 
@@ -123,6 +126,12 @@ def let_expire(face: Face) -> None:
 
 
 WAYS_OUT_OF_REACH = (take_back, let_expire)
+
+
+def refresh_faces(face_ids: Iterable[uuid.UUID]) -> None:
+    """Derive consensuses of votes that were entered past the services."""
+    for face_id in face_ids:
+        refresh_consensus(consensus=lock_consensus(face_id=face_id))
 
 
 def let_labels_settle() -> None:

@@ -13,7 +13,6 @@ from django.urls import reverse
 from webapp.accounts.models import User
 from webapp.curation.models import Claim, Correction, QueueItem
 from webapp.curation.services.claims import claim_faces
-from webapp.curation.services.consensus import refresh_faces
 from webapp.curation.services.flags import submit_flag
 from webapp.curation.services.quality import add_gold
 from webapp.curation.services.votes import submit_correction, undo
@@ -22,6 +21,7 @@ from webapp.curation.tests.factories import (
     PersonFactory,
     QueuedFaceFactory,
     let_labels_settle,
+    refresh_faces,
 )
 from webapp.photos.models import Face
 
@@ -131,7 +131,7 @@ def say_sad(others: list[str], *, is_gold: bool = False) -> tuple[Client, str]:
         Correction.objects.create(
             face=face, author=PersonFactory(), verdict=word, source="annotator"
         )
-    refresh_faces(face_ids=[face.pk])
+    refresh_faces([face.pk])
     let_labels_settle()
     if is_gold:
         add_gold(face_id=face.pk, verdict=others[0], chosen_by=None)

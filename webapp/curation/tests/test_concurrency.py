@@ -226,7 +226,7 @@ def test_vote_and_a_file_that_brings_the_same_one_do_not_block_each_other(
         "author": person.username,
         "created_at": timezone.now().isoformat(),
     }
-    refresh = transfer.refresh_faces
+    refresh = transfer.refresh_consensus
 
     with ThreadPoolExecutor(1) as desk:
 
@@ -243,7 +243,7 @@ def test_vote_and_a_file_that_brings_the_same_one_do_not_block_each_other(
             refresh(**given)
 
         votes: list[Future[None]] = []
-        monkeypatch.setattr(transfer, "refresh_faces", refresh_later)
+        monkeypatch.setattr(transfer, "refresh_consensus", refresh_later)
         transfer.import_rows(rows=[row])
         with pytest.raises((Conflict, ClaimLost)):
             votes[0].result(30)

@@ -28,7 +28,7 @@ from webapp.curation.selectors import (
     training_labels,
 )
 from webapp.curation.services import consensus
-from webapp.curation.services.consensus import refresh_faces, weigh_people
+from webapp.curation.services.consensus import weigh_people
 from webapp.curation.services.quality import (
     add_gold,
     choose_gold,
@@ -50,6 +50,7 @@ from webapp.curation.tests.factories import (
     FaceFactory,
     PersonFactory,
     QueuedFaceFactory,
+    refresh_faces,
 )
 from webapp.photos.models import Face
 
@@ -241,7 +242,7 @@ def crowd_of(size: int) -> list[User]:
         if number == 0:
             votes = {good: word, people[-1]: "neutral", people[-2]: "neutral"}
         labelled(face, votes)
-    refresh_faces(face_ids=Face.objects.values_list("pk", flat=True))
+    refresh_faces(Face.objects.values_list("pk", flat=True))
     return people
 
 
@@ -273,7 +274,7 @@ def test_vote_that_changes_while_people_are_weighed_is_not_decided_over(
         Correction.objects.filter(face=contested.face_id, verdict="neutral").update(
             verdict="sad"
         )
-        refresh_faces(face_ids=[contested.face_id])
+        refresh_faces([contested.face_id])
         return weigh(*given)
 
     monkeypatch.setattr(consensus, "weigh_votes", changing)
