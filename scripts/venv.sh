@@ -41,8 +41,10 @@ if ! cmp -s requirements.txt "$installed"; then
     say "installing what requirements.txt pins; the first time takes some minutes"
     # An installation that ends half-way is none, whatever requirements.txt says then.
     rm -f "$installed"
+    # Compiling it all takes longer than the rest, and most is never imported: Python
+    # compiles what is.
     if ! "$VENV/bin/python" -m pip install --disable-pip-version-check -qq \
-        --requirement requirements.txt; then
+        --no-compile --requirement requirements.txt; then
         say "The installation failed; the lines above say why. Is this machine online?"
         exit 1
     fi
