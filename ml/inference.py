@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx.external_data_helper import uses_external_data
 from PIL import Image
 
 from ml.labels import EMOTIONS
@@ -24,6 +22,11 @@ from ml.manifest import (
 from ml.preprocessing import crop_faces, normalise
 from ml.runtime import Provider, open_session
 from ml.types import DetectedFace, EmotionScores
+
+# Imported where a file is opened: onnx takes a second of each process that starts, and
+# most read no file.
+if TYPE_CHECKING:
+    import onnx
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -229,6 +232,9 @@ def read_head(data: bytes) -> tuple[Float32Array, Float32Array]:
     Raises ``ModelFileError`` where the file is no such model, or keeps tensors
     outside itself (those would escape the hash).
     """
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf has no common base for what it raises.

@@ -15,7 +15,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from ml.consensus import MIN_EMOTION_SHARE, NO_LABEL
 from ml.data import FaceSet
@@ -198,6 +197,8 @@ def refit_head(
 
 def with_head(data: bytes, weight: Float32Array, bias: Float32Array) -> bytes:
     """The same model file with another head; raises ``RetrainingError``."""
+    import onnx  # Not above, for the reason that ml/inference.py gives.
+
     model = onnx.load_model_from_string(data)
     replaced = 0
     for tensor in model.graph.initializer:
