@@ -27,7 +27,9 @@ OTHER_VOTES: Final = ("anger", "disgust", "fear", "contempt", "unknown", "not_a_
 VOTE_COLUMNS: Final = EMOTION_VOTES + OTHER_VOTES
 
 MIN_EMOTION_SHARE: Final = 0.3
-"""A face on which fewer votes fell on the four emotions does not train."""
+"""Where a smaller share of the votes fell on the four emotions, cleaning leaves the
+face out, and so does the sample that heads are refitted on. Training on votes takes it:
+what else people saw is among what it aims at."""
 
 VERDICTS: Final = (*(emotion.value for emotion in EMOTIONS), "unclear", "not_a_face")
 """What a person can say of a face, in the one order of every tally."""

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ml.consensus import MIN_EMOTION_SHARE
 from ml.data import CleanedRow, FaceSet, Split
 
 Float64Array = npt.NDArray[np.float64]
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     CONTRADICTING_DUPLICATE = "contradicting_duplicate"
     SUSPECT_LABEL = "suspect_label"
     VOTES_DISAGREE = "votes_disagree"
+    VOTES_ELSEWHERE = "votes_elsewhere"
 
 
 _EXPLANATIONS: Final[dict[Kind, str]] = {
@@ -55,6 +57,11 @@ _EXPLANATIONS: Final[dict[Kind, str]] = {
     Kind.VOTES_DISAGREE: (
         "Most people see another emotion. The shares of their votes take the label's "
         "place."
+    ),
+    Kind.VOTES_ELSEWHERE: (
+        "Most people see none of the four emotions. Left out where fewer than "
+        f"{MIN_EMOTION_SHARE:.0%} of the votes fall on them; else the shares of those "
+        "that do take the label's place, and the face counts less."
     ),
 }
 

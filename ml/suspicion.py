@@ -15,7 +15,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ml.consensus import MIN_EMOTION_SHARE, NO_LABEL, VOTE_COLUMNS, strict_majority
+from ml.consensus import (
+    MIN_EMOTION_SHARE,
+    NO_LABEL,
+    OTHER_VOTES,
+    VOTE_COLUMNS,
+    strict_majority,
+)
 from ml.data import SPLITS, Layout, Progress, Split, read_annotations
 from ml.evaluate import probabilities_of
 from ml.findings import CleaningResult, Finding, Judge, Kind
@@ -28,6 +34,10 @@ Float64Array = npt.NDArray[np.float64]
 
 FOLDS: Final = 5
 _MIN_FACES_FOR_FOLDS: Final = 40
+
+_SEEN: Final = {"unknown": "something unknown", "not_a_face": "no face"}
+_SEEN_WORDS: Final = (*EMOTIONS, *(_SEEN.get(word, word) for word in OTHER_VOTES))
+"""What a vote says its person sees, in ``VOTE_COLUMNS`` order."""
 
 
 def votes_of(layout: Layout, files: Sequence[str]) -> IntArray | None:
@@ -131,23 +141,36 @@ def judge_by_votes(
     findings: list[Finding] = []
     majority = strict_majority(votes)
     emotions = votes[:, : len(EMOTIONS)]
+    elsewhere = votes[:, len(EMOTIONS) :].max(axis=1)
     total = votes.sum(axis=1)
     for i in np.flatnonzero(total > 0).tolist():
+        own, most = int(labels[i]), int(emotions[i].argmax())
         share = emotions[i].sum() / total[i]
+        kind: Kind | None = None
+        if share < MIN_EMOTION_SHARE or 2 * elsewhere[i] > total[i]:
+            kind = Kind.VOTES_ELSEWHERE
+        elif majority[i] not in (NO_LABEL, own):
+            kind = Kind.VOTES_DISAGREE
+        if kind is not None:
+            reasons[i].append(kind.value)
+            detail = f"filed under {EMOTIONS[own]}, {_seen(votes[i])}"
+            findings.append(Finding(files[i], kind, detail))
         if share < MIN_EMOTION_SHARE:
             weights[i] = 0.0
-            reasons[i].append("votes elsewhere")
             continue
         shares[i] = emotions[i] / emotions[i].sum()
         weights[i] = share
-        if majority[i] not in (NO_LABEL, labels[i]):
-            reasons[i].append(Kind.VOTES_DISAGREE.value)
-            detail = (
-                f"filed under {EMOTIONS[labels[i]]}, {emotions[i].max()} of {total[i]} "
-                f"see {EMOTIONS[majority[i]]}"
-            )
-            findings.append(Finding(files[i], Kind.VOTES_DISAGREE, detail))
+        if majority[i] == NO_LABEL and emotions[i, most] > emotions[i, own]:
+            # Not what most people see, and yet the face now counts as another emotion.
+            reasons[i].append(f"more see {EMOTIONS[most]} than {EMOTIONS[own]}")
     return findings
+
+
+def _seen(votes: IntArray) -> str:
+    """One face's votes (10,) in words, the most frequent first."""
+    first, *others = [k for k in np.argsort(-votes, kind="stable") if votes[k]]
+    most = f"{votes[first]} of {votes.sum()} see {_SEEN_WORDS[first]}"
+    return ", ".join([most, *(f"{votes[k]} {_SEEN_WORDS[k]}" for k in others)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ml.cleaning import clean
+from ml.consensus import VOTE_COLUMNS
 from ml.data import find_layout
 from ml.findings import CleaningResult, Kind
 from ml.inference import EmotionClassifier
@@ -46,6 +47,57 @@ def test_votes_decide_where_there_are_any(
     assert rows["train/sad/002.png"].weight == 0
     blind = clean(layout, classifier, None, judge="model", use_votes=False)
     assert not _files(blind, Kind.VOTES_DISAGREE)
+
+
+def _cast(**votes: int) -> tuple[int, ...]:
+    """By the words of ``VOTE_COLUMNS``."""
+    return tuple(votes.get(word, 0) for word in VOTE_COLUMNS)
+
+
+def test_what_the_votes_change_is_named(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    write_dataset(tmp_path)
+    write_annotations(
+        tmp_path,
+        {
+            "train/happy/000.png": _cast(anger=10),
+            "train/happy/001.png": _cast(not_a_face=6, happiness=4),
+            "train/happy/002.png": _cast(sadness=4, happiness=3, neutral=3),
+            "train/sad/000.png": _cast(fear=3, disgust=3, anger=2, sadness=2),
+            "train/sad/001.png": _cast(unknown=6, neutral=3, sadness=1),
+            "train/sad/002.png": _cast(sadness=4, neutral=4, anger=2),
+        },
+    )
+
+    result = clean(find_layout(tmp_path), classifier, None, judge="model")
+
+    told = {finding.file: finding.detail for finding in result.findings}
+    assert told == {
+        "train/happy/000.png": "filed under happy, 10 of 10 see anger",
+        "train/happy/001.png": "filed under happy, 6 of 10 see no face, 4 happy",
+        "train/sad/000.png": (
+            "filed under sad, 3 of 10 see disgust, 3 fear, 2 sad, 2 anger"
+        ),
+        "train/sad/001.png": (
+            "filed under sad, 6 of 10 see something unknown, 3 neutral, 1 sad"
+        ),
+    }
+    assert _files(result, Kind.VOTES_ELSEWHERE) == set(told)
+    rows = {row.file: row for row in result.rows}
+    assert {file: (rows[file].weight, rows[file].reason) for file in told} == {
+        "train/happy/000.png": (0, "votes_elsewhere"),
+        "train/happy/001.png": (pytest.approx(0.4), "votes_elsewhere"),
+        "train/sad/000.png": (0, "votes_elsewhere"),
+        "train/sad/001.png": (
+            pytest.approx(0.4),
+            "votes_elsewhere; more see neutral than sad",
+        ),
+    }
+    assert rows["train/happy/002.png"].reason == "more see sad than happy"
+    assert rows["train/sad/002.png"].reason == ""
+    changed = {row.file for row in result.rows if row.reason}
+    assert changed == {*told, "train/happy/002.png"}
 
 
 def test_wrong_labels_are_found_without_votes(
