@@ -50,6 +50,7 @@ from ml.preprocessing import crop_faces, whole_picture
 from ml.quality import contrasts
 from ml.suspicion import (
     enough_for_folds,
+    enough_to_judge,
     expected_answers,
     judge_by_votes,
     judge_labels,
@@ -100,7 +101,9 @@ def clean(
 ) -> CleaningResult:
     """Look at every file of the splits' four folders.
 
-    Without a detector nobody looks for faces. Raises ``DataError`` where no file
+    A label that people voted on is judged by their votes, any other by ``judge``; by
+    the model where too few are left for folds. Without a detector nobody looks for
+    faces. Raises ``DataError`` where no file
     can be read.
     """
     scan = _scan(layout, classifier, detector, progress)
@@ -111,20 +114,36 @@ def clean(
     scan.crops.clear()
     votes = votes_of(layout, scan.files) if use_votes else None
     groups = _duplicates(scan, crops, labels, progress)
-    if not enough_for_folds(labels, np.array(groups)):
-        judge = "model"
-    probabilities = expected_answers(
-        classifier, crops, labels, np.array(groups), judge, progress
-    )
-    suspicion = 1 - probabilities[np.arange(len(labels)), labels]
+    suspicion = np.full(len(labels), np.nan)
     shares = np.eye(len(EMOTIONS))[labels]
     weights = np.ones(len(labels))
     reasons: dict[int, list[str]] = defaultdict(list)
-    if votes is None:
-        found = judge_labels(scan.files, labels, probabilities, shares, reasons)
-    else:
-        found = judge_by_votes(scan.files, labels, votes, shares, weights, reasons)
-    scan.findings.extend(found)
+    unvoted = np.arange(len(labels))
+    if votes is not None:
+        scan.findings += judge_by_votes(
+            scan.files, labels, votes, shares, weights, reasons
+        )
+        unvoted = np.flatnonzero(votes.sum(axis=1) == 0)
+    judged_by: Judge | None = None
+    if len(unvoted):
+        own, apart = labels[unvoted], np.array(groups)[unvoted]
+        judged_by = judge if enough_for_folds(own, apart) else "model"
+        probabilities = expected_answers(
+            classifier,
+            # All of them are too many to copy for nothing.
+            crops if votes is None else crops[unvoted],
+            own,
+            apart,
+            judged_by,
+            progress,
+        )
+        suspicion[unvoted] = 1 - probabilities[np.arange(len(own)), own]
+        if enough_to_judge(own):
+            scan.findings += judge_labels(
+                scan.files, labels, unvoted, probabilities, shares, reasons
+            )
+        else:
+            judged_by = None
     _drop(scan, crops, votes, weights, reasons)
     _merge_duplicates(scan, labels, groups, shares, weights, reasons)
     rows = scan.left_out + [
@@ -151,7 +170,7 @@ def clean(
         faces,
         tuple(scan.splits),
         suspicion,
-        judge,
+        judged_by,
     )
 
 

@@ -52,7 +52,8 @@ _EXPLANATIONS: Final[dict[Kind, str]] = {
         "both, by halves; across splits it keeps its own."
     ),
     Kind.SUSPECT_LABEL: (
-        "Another label is expected. The expected probabilities take the label's place."
+        "Nobody voted, and another label is expected. The expected probabilities take "
+        "the label's place."
     ),
     Kind.VOTES_DISAGREE: (
         "Most people see another emotion. The shares of their votes take the label's "
@@ -69,12 +70,18 @@ _JUDGED: Final[dict[Judge, str]] = {
     "model": "The model itself judged; of faces that it learned it doubts few labels.",
     "folds": "Each face was judged by a head that was fitted on other faces.",
 }
+_NOBODY_JUDGED: Final = (
+    "Only votes judged: no label was without any, or too few of each emotion were."
+)
 
 
-def explanation(kind: Kind, judge: Judge) -> str:
-    """What a finding means and what was done; of labels, who judged them."""
+def explanation(kind: Kind, judge: Judge | None) -> str:
+    """What a finding means and what was done; of labels, who judged those without
+    votes."""
     said = _EXPLANATIONS[kind]
-    return f"{said} {_JUDGED[judge]}" if kind is Kind.SUSPECT_LABEL else said
+    if kind is not Kind.SUSPECT_LABEL:
+        return said
+    return f"{said} {_JUDGED[judge] if judge else _NOBODY_JUDGED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,8 @@ class Finding:
 @dataclass(slots=True)
 class CleaningResult:
     """Findings, and a row for every file. ``suspicion`` (N,) belongs to the rows of
-    ``faces``: 1 minus the probability of the file's own label, which ``judge`` said.
+    ``faces``: 1 minus the probability of the file's own label, which ``judge`` said;
+    NaN where people voted. ``judge`` is None where no label was judged but by votes.
     """
 
     findings: list[Finding]
@@ -97,7 +105,7 @@ class CleaningResult:
     faces: FaceSet
     splits: tuple[Split, ...]
     suspicion: Float64Array
-    judge: Judge
+    judge: Judge | None
 
     def counts(self) -> dict[Kind, int]:
         """Files by finding, in the order of ``Kind``."""

@@ -98,32 +98,41 @@ def _out_of_fold(
     return probabilities
 
 
+def enough_to_judge(labels: IntArray) -> bool:
+    """What is usual for an emotion is learned from the labels themselves."""
+    return len(np.unique(labels)) == len(EMOTIONS)
+
+
 def judge_labels(
     files: Sequence[str],
     labels: IntArray,
+    unvoted: IntArray,
     probabilities: Float64Array,
     shares: Float64Array,
     reasons: dict[int, list[str]],
 ) -> list[Finding]:
-    """Without votes: confident learning decides which labels are suspect. Enters
-    shares and reasons in place."""
+    """Without votes: confident learning decides which labels are suspect.
+
+    ``unvoted`` (M,) are the places of those that it judges, enough of them, and
+    ``probabilities`` (M, 4) what is expected there. Enters shares and reasons in place.
+    """
     from cleanlab.filter import find_label_issues
 
     findings: list[Finding] = []
-    if len(np.unique(labels)) < len(EMOTIONS):
-        return findings
     suspects = find_label_issues(
-        labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1
+        labels[unvoted], probabilities, filter_by="prune_by_noise_rate", n_jobs=1
     )
-    for i in np.flatnonzero(suspects).tolist():
-        expected = int(probabilities[i].argmax())
-        if expected == labels[i]:
+    for i, odds in zip(
+        unvoted[suspects].tolist(), probabilities[suspects], strict=True
+    ):
+        own, expected = int(labels[i]), int(odds.argmax())
+        if expected == own:
             continue
-        shares[i] = probabilities[i]
+        shares[i] = odds
         reasons[i].append(Kind.SUSPECT_LABEL.value)
         detail = (
-            f"filed under {EMOTIONS[labels[i]]} ({probabilities[i, labels[i]]:.2f}), "
-            f"expected {EMOTIONS[expected]} ({probabilities[i, expected]:.2f})"
+            f"filed under {EMOTIONS[own]} ({odds[own]:.2f}), "
+            f"expected {EMOTIONS[expected]} ({odds[expected]:.2f})"
         )
         findings.append(Finding(files[i], Kind.SUSPECT_LABEL, detail))
     return findings
@@ -137,7 +146,8 @@ def judge_by_votes(
     weights: Float64Array,
     reasons: dict[int, list[str]],
 ) -> list[Finding]:
-    """What most people see counts. Enters shares, weights and reasons in place."""
+    """What people who voted on a face see counts. Enters shares, weights and reasons in
+    place."""
     findings: list[Finding] = []
     majority = strict_majority(votes)
     emotions = votes[:, : len(EMOTIONS)]

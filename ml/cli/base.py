@@ -111,8 +111,14 @@ def label_source(layout: Layout, labels: Labels | None) -> LabelSource:
     return labels.value
 
 
-def source_of(faces: FaceSet, source: LabelSource, layout: Layout) -> LabelSource:
-    """Whose labels the faces that were read really have; says where votes lack."""
+def source_of(
+    faces: FaceSet,
+    source: LabelSource,
+    layout: Layout,
+    where_none: str = "the folder is the vote",
+) -> LabelSource:
+    """Whose labels the faces that were read really have; says where votes lack, and
+    what counts ``where_none`` fell on a file among others."""
     if source == "folder" or layout.annotations is None:
         return source
     if faces.votes is None:
@@ -127,7 +133,7 @@ def source_of(faces: FaceSet, source: LabelSource, layout: Layout) -> LabelSourc
     if alone:
         console.print(
             f"{alone} of {len(faces)} files have one vote or none: where there is "
-            "none, the folder is the vote.",
+            f"none, {where_none}.",
             highlight=False,
             soft_wrap=True,
         )

@@ -60,8 +60,8 @@ def clean(
     judge: Annotated[
         JudgeName,
         typer.Option(
-            help="Who judges labels without votes: the model itself, or heads fitted "
-            "on its features by folds."
+            help="Who judges labels that nobody voted on: the model itself, or heads "
+            "fitted on its features by folds."
         ),
     ] = JudgeName.MODEL,
     votes: Annotated[bool, typer.Option(help="Use annotations, if any.")] = True,
@@ -84,14 +84,15 @@ def clean(
             use_votes=votes,
             progress=progress,
         )
-    if judge.value != result.judge and result.faces.votes is None:
+    if judge is JudgeName.FOLDS and result.judge == "model":
         console.print(
-            "There are too few faces of each emotion to fit heads on by folds: the "
-            "model itself judged the labels.",
+            "There are too few faces of each emotion without votes to fit heads on by "
+            "folds: the model itself judged their labels.",
             soft_wrap=True,
         )
     if votes:
-        source_of(result.faces, "consensus", layout)
+        where_none = "the folder's label was judged as without votes"
+        source_of(result.faces, "consensus", layout, where_none)
     write_cleaning(out, result)
     table = Table(title="findings")
     table.add_column("finding")

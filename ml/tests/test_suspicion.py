@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ml.cleaning import clean
+from ml.cleaning_report import write_cleaning
 from ml.consensus import VOTE_COLUMNS
 from ml.data import find_layout
 from ml.findings import CleaningResult, Kind
@@ -133,6 +134,57 @@ def test_wrong_labels_are_found_without_votes(
     order = np.argsort(-result.suspicion)
     first = {result.faces.files[i] for i in order[:12]}
     assert len(planted & first) >= 4
+
+
+def test_labels_that_nobody_voted_on_are_judged_beside_those_with_votes(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, {"train": 20, "validation": 1, "test": 1})
+    generator = np.random.default_rng(7)
+    planted = set()
+    for number in range(6):
+        name = f"planted{number}.png"
+        draw_face(Emotion.HAPPY, generator).save(root / "train" / "surprise" / name)
+        planted.add(f"train/surprise/{name}")
+    # As everybody else they would be called suspect.
+    voted = {f"train/surprise/planted{number}.png" for number in (0, 1)}
+    write_annotations(
+        root, {file: ballots_for(Emotion.SURPRISE.position, 10) for file in voted}
+    )
+
+    result = clean(find_layout(root), classifier, None, judge="folds")
+
+    assert result.judge == "folds"
+    found = _files(result, Kind.SUSPECT_LABEL)
+    assert len(planted & found) >= 2
+    assert not voted & found
+    rows = {row.file: row for row in result.rows}
+    for file in planted & found:
+        assert int(np.argmax(rows[file].shares)) == Emotion.HAPPY.position
+        assert rows[file].reason == "suspect_label"
+    unknown = np.isnan(result.suspicion)
+    assert {result.faces.files[i] for i in np.flatnonzero(unknown)} == voted
+
+
+def test_where_all_have_votes_no_model_is_asked(
+    tmp_path: Path, classifier: EmotionClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_dataset(tmp_path / "data", 1)
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
+    write_annotations(root, {name: ballots_for(0, 10) for name in names})
+    asked: list[str] = []
+    monkeypatch.setattr(
+        EmotionClassifier, "read_crops", lambda *_: asked.append("read_crops")
+    )
+
+    result = clean(find_layout(root), classifier, None, judge="model")
+    write_cleaning(tmp_path / "out", result)
+
+    assert asked == []
+    assert result.judge is None
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Only votes judged" in report
+    assert "The model itself judged" not in report
 
 
 def test_copies_of_few_faces_are_judged_by_the_model(
