@@ -69,12 +69,21 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def leads() -> bool:
+    """Whether this process writes and speaks for those that ``torchrun`` started."""
+    return _rank() == 0
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
 class _World:
     """This process among those that ``torchrun`` started; alone, rank 0 of 1."""
 
     def __init__(self, device: str) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.rank = _rank()
         shared = device in ("auto", "cuda") and torch.cuda.is_available()
         if self.size > 1 and shared:
             # One for each process.
@@ -90,10 +99,6 @@ class _World:
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend)
             self._started = True
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
 
     def close(self) -> None:
         if self._started:
@@ -260,7 +265,7 @@ def _train(
             duration_seconds=time.monotonic() - started,
         )
         history.append(record)
-        if world.leads:
+        if leads():
             write_checkpoint(
                 run_dir, config, origin, network, average, optimiser, history, steps
             )

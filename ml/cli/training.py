@@ -114,6 +114,7 @@ def train(
     from ml.augmentation import MILD, STRONG
     from ml.distillation import distil
     from ml.models import ModelConfig
+    from ml.train import leads
     from ml.train import train as train_network
     from ml.train_config import EpochRecord, TrainConfig, TrainingError
 
@@ -194,6 +195,8 @@ def train(
             )
     except TrainingError as error:
         fail(str(error))
+    if not leads():
+        return
     rows = [asdict(record) for record in result.history]
     write_atomically(
         run / "curves.png", figures.to_png(figures.curves({architecture: rows}))

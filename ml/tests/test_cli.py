@@ -196,6 +196,31 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
     assert "another config" in done.stderr
 
 
+def test_of_several_processes_one_draws_the_curves_and_says_what_is_next(
+    tmp_path: Path,
+) -> None:
+    root = write_dataset(tmp_path / "data", {"train": 4, "validation": 1, "test": 1})
+    run = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", "2", "--log-dir", str(tmp_path / "log"), "-m", "--"),
+        *("ml", "train", "--data", str(root), "--run", str(run)),
+        *("--architecture", "base"),
+        *("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu"),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"Wrote {run}. Next: ") == 1
+    assert (run / "curves.png").exists()
+
+
 def test_train_learns_from_a_teacher(ml: Command, tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", {"train": 8, "validation": 3, "test": 3})
     arguments = ("train", "--data", root, "--architecture", "base", "--epochs", "1")
