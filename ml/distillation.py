@@ -16,9 +16,22 @@ import numpy.typing as npt
 from ml.data import DataError, FaceSet
 from ml.inference import MAX_BATCH, EmotionClassifier
 from ml.labels import EMOTIONS
+from ml.manifest import InputSpec
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
+
+
+def check_teachers(teachers: Sequence[EmotionClassifier], spec: InputSpec) -> None:
+    """Raise ``DataError`` where one reads other crops than the network that learns."""
+    for teacher in teachers:
+        own = teacher.manifest.input
+        if (own.size_px, own.channels) != (spec.size_px, spec.channels):
+            raise DataError(
+                f"The teacher {teacher.manifest.version} reads faces of {own.size_px} "
+                f"pixels in {own.channels} channels, this network others: a teacher "
+                "must read the same."
+            )
 
 
 def distil(
@@ -30,17 +43,9 @@ def distil(
     """``faces`` with targets of which ``share``, in [0, 1], is the teachers' word.
 
     Only what fell on the four emotions is divided anew among them, so that a face
-    people could not read stays one. ``advance`` is called after each face. Raises
-    ``DataError`` where a teacher reads other crops than those of ``faces``.
+    people could not read stays one. Teachers read such crops (``check_teachers``).
+    ``advance`` is called after each face.
     """
-    for teacher in teachers:
-        expected = (teacher.manifest.input.size_px, teacher.manifest.input.channels)
-        if (faces.crops.shape[1], faces.crops.shape[3]) != expected:
-            raise DataError(
-                f"The teacher {teacher.manifest.version} reads faces of {expected[0]} "
-                f"pixels in {expected[1]} channels, this network others: a teacher "
-                "must read the same."
-            )
     emotions = len(EMOTIONS)
     said = np.empty((len(faces), emotions), np.float32)
     for start in range(0, len(faces), MAX_BATCH):

@@ -98,6 +98,15 @@ class Calibration:
             raise ManifestError(f"not_sure_below {self.not_sure_below} is out of range")
 
 
+def check_version(version: str) -> None:
+    """Raise ``ManifestError`` where a model cannot have that name."""
+    if not _VERSION.fullmatch(version):
+        raise ManifestError(
+            f"the version {version[:80]!r} will not do: use 1 to 60 letters, "
+            "digits and . _ + -"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelManifest:
     """Everything that must be known of a model file.
@@ -120,11 +129,7 @@ class ModelManifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if not _VERSION.fullmatch(self.version):
-            raise ManifestError(
-                f"the version {self.version[:80]!r} will not do: use 1 to 60 letters, "
-                "digits and . _ + -"
-            )
+        check_version(self.version)
         if self.format_version != FORMAT_VERSION:
             raise ManifestError(
                 f"manifest format {self.format_version} is unknown; this code reads "

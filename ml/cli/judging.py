@@ -29,6 +29,7 @@ from ml.data import (
     DataError,
     FaceSet,
     LabelSource,
+    Layout,
     Split,
     find_layout,
     load_split,
@@ -118,19 +119,15 @@ def evaluate(
     layout = find_layout(data, [part])
     if out is not None:
         check_place(out, layout)
-    source = label_source(layout, labels)
-    if agreed and layout.annotations is not None:
+    if agreed:
         # Asked for, whosoever's labels judge: what is wrong with them is said.
+        if layout.annotations is None:
+            raise _nobody_voted(part)
         read_annotations(layout.annotations)
-    with progress_bars() as progress:
-        faces = load_split(
-            layout, part, classifier.manifest.input, source=source, progress=progress
-        )
-    warn_of_unreadable(faces)
-    source = source_of(faces, source, layout)
-    if agreed and faces.votes is None:
-        raise DataError(f"Nobody voted on the faces of {part}: leave --agreed out.")
-    if agreed and faces.votes is not None:
+    faces, source = _read(classifier, layout, part, labels)
+    if agreed:
+        if faces.votes is None:
+            raise _nobody_voted(part)
         faces = faces.take(agreement(faces.votes) >= agreed)
         if not len(faces):
             raise DataError(
@@ -158,6 +155,10 @@ def evaluate(
     if out is not None:
         write_report(out, labelled, judged, probabilities, report, answer)
         console.print(f"Wrote {out}", highlight=False, soft_wrap=True)
+
+
+def _nobody_voted(part: Split) -> DataError:
+    return DataError(f"Nobody voted on the faces of {part}: leave --agreed out.")
 
 
 def _one_person(faces: FaceSet) -> float | None:
@@ -198,22 +199,25 @@ def _print_report(report: EvalReport, title: str) -> None:
 
 
 def _read(
-    model: Path, data: Path, split: SplitName, labels: Labels | None
-) -> tuple[EmotionClassifier, FaceSet, LabelSource]:
-    """The model, the faces of a split as it takes them, and whose labels count."""
-    classifier = EmotionClassifier.load(model)
-    layout = find_layout(data, [split.value])
+    classifier: EmotionClassifier, layout: Layout, part: Split, labels: Labels | None
+) -> tuple[FaceSet, LabelSource]:
+    """The faces of a split as the model takes them, and whose labels count."""
     source = label_source(layout, labels)
     with progress_bars() as progress:
         faces = load_split(
-            layout,
-            split.value,
-            classifier.manifest.input,
-            source=source,
-            progress=progress,
+            layout, part, classifier.manifest.input, source=source, progress=progress
         )
     warn_of_unreadable(faces)
-    source = source_of(faces, source, layout)
+    return faces, source_of(faces, source, layout)
+
+
+def _read_labelled(
+    model: Path, data: Path, split: SplitName, labels: Labels | None
+) -> tuple[EmotionClassifier, FaceSet, LabelSource]:
+    """The model, and what ``_read`` gives, of which some has a label."""
+    classifier = EmotionClassifier.load(model)
+    layout = find_layout(data, [split.value])
+    faces, source = _read(classifier, layout, split.value, labels)
     need_labels(faces, source, split.value)
     return classifier, faces, source
 
@@ -228,7 +232,7 @@ def robustness(
     """Measure what blur, noise, darkness, tilt, distance and compression cost."""
     from ml.robustness import measure_robustness
 
-    classifier, faces, source = _read(model, data, split, labels)
+    classifier, faces, source = _read_labelled(model, data, split, labels)
     losses = measure_robustness(classifier, faces, source)
     if as_json:
         print(json.dumps({name: asdict(loss) for name, loss in losses.items()}))
@@ -254,7 +258,7 @@ def framing(
     """Measure which margin around a found face reads best."""
     from ml.framing import measure_framing
 
-    classifier, faces, source = _read(model, data, split, labels)
+    classifier, faces, source = _read_labelled(model, data, split, labels)
     with progress_bars() as progress:
         report = measure_framing(
             classifier,

@@ -35,7 +35,7 @@ from ml.data import (
     load_split,
 )
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
-from ml.manifest import InputSpec, write_atomically
+from ml.manifest import check_version, write_atomically
 from ml.progress import console, progress_bars
 
 
@@ -112,7 +112,7 @@ def train(
     import torch
 
     from ml.augmentation import MILD, STRONG
-    from ml.distillation import distil
+    from ml.distillation import check_teachers, distil
     from ml.models import ModelConfig
     from ml.train import leads
     from ml.train import train as train_network
@@ -142,8 +142,9 @@ def train(
     for path in weights or ():
         path.open("rb").close()
     source = label_source(layout, labels)
-    spec = InputSpec(channels=3 if channels == 3 else 1)
+    spec = settings.model.input_spec
     teachers = [EmotionClassifier.load(path, max(threads, 1)) for path in teacher or ()]
+    check_teachers(teachers, spec)
     with progress_bars() as progress:
         faces, validation = load_for_training(
             layout,
@@ -238,6 +239,7 @@ def export(
         raise DataError(
             f"{out}: give a name that ends in .onnx; the manifest's ends in .json."
         )
+    check_version(version)
     from ml.checkpoint import average_runs
     from ml.export import ExportError, export_result, flip_pays
     from ml.train_config import TrainingError
@@ -247,9 +249,7 @@ def export(
     source = label_source(layout, labels)
     try:
         result = average_runs(run)
-        spec = InputSpec(
-            result.config.model.size_px, 3 if result.config.model.channels == 3 else 1
-        )
+        spec = result.config.model.input_spec
         with progress_bars() as progress:
             validation, test = (
                 load_split(layout, split, spec, source=source, progress=progress)
@@ -323,6 +323,7 @@ def compare(
     from ml.compare import DEFAULT_ENTRIES, Entry
     from ml.compare import compare as compare_networks
     from ml.export import ExportError
+    from ml.models import ModelConfig
     from ml.starting import knows_faces
     from ml.train_config import TrainConfig, TrainingError
 
@@ -350,7 +351,7 @@ def compare(
         entries = [names[name] for name in only]
 
     def load(channels: int) -> tuple[FaceSet, FaceSet, FaceSet, LabelSource]:
-        spec = InputSpec(channels=3 if channels == 3 else 1)
+        spec = ModelConfig(channels=channels).input_spec
         with progress_bars() as progress:
             faces, validation = load_for_training(
                 layout, spec, source=asked, progress=progress

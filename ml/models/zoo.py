@@ -53,6 +53,11 @@ class ModelConfig:
             raise ValueError("channels must be 1 (grey) or 3 (RGB)")
         InputSpec(self.size_px)
 
+    @property
+    def input_spec(self) -> InputSpec:
+        """The crops that it takes."""
+        return InputSpec(self.size_px, 3 if self.channels == 3 else 1)
+
 
 def build_network(config: ModelConfig) -> FaceNetwork:
     body, features = ARCHITECTURES[config.architecture](config)

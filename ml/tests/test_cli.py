@@ -630,9 +630,18 @@ def test_mistakes_end_with_a_sentence(
         (("train", "--run", "r", "--manifest", "typo.csv"), "typo.csv cannot be read"),
         (("train", "--run", "r", "--device", "abacus"), "no device 'abacus'"),
         (("compare", "--device", "abacus"), "no device 'abacus'"),
+        (
+            ("train", "--run", "r", "--channels", "3", "--teacher", str(SHIPPED_MODEL)),
+            "a teacher must read the same",
+        ),
+        (
+            ("export", "--run", "r", "--out", "m.onnx", "--version", "mien 8"),
+            "the version 'mien 8' will not do",
+        ),
+        (("evaluate", "--agreed", "0.9"), "leave --agreed out"),
     ],
 )
-def test_wrong_name_is_told_before_the_pictures_are_read(
+def test_mistake_is_told_before_the_pictures_are_read(
     ml: Command, tmp_path: Path, command: tuple[str, ...], message: str
 ) -> None:
     done = ml(*command, "--data", write_dataset(tmp_path, 1), code=2)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ml.data import DataError
-from ml.distillation import distil
+from ml.distillation import check_teachers, distil
 from ml.inference import EmotionClassifier
+from ml.manifest import InputSpec
 from ml.tests.faces import draw_set
 
 
@@ -51,6 +52,7 @@ def test_face_that_nobody_could_read_stays_one(teacher: EmotionClassifier) -> No
 
 
 def test_teacher_of_other_crops_is_refused(teacher: EmotionClassifier) -> None:
-    colour = draw_set(2, channels=3, votes=True)
-    with pytest.raises(DataError, match="must read the same"):
-        distil(colour, [teacher], 0.5)
+    check_teachers([teacher], InputSpec())
+    for spec in (InputSpec(channels=3), InputSpec(size_px=64)):
+        with pytest.raises(DataError, match="must read the same"):
+            check_teachers([teacher], spec)
