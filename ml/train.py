@@ -339,12 +339,14 @@ def predict_logits(
 
 def _judge(logits: Float32Array, faces: FaceSet) -> tuple[float, float, float]:
     """(loss among the four, accuracy, macro F1) against what the faces' targets say:
-    consensus where those are votes, else the folders."""
+    consensus where those are votes, else the folders. Faces without a vote on the four
+    are not judged; 0 where none is left."""
     emotions = len(EMOTIONS)
     targets = torch.from_numpy(faces.targets[:, :emotions])
-    mass = targets.sum(dim=1).clamp_min(1e-8)
+    mass = targets.sum(dim=1)
     inner = F.log_softmax(torch.from_numpy(logits), dim=1)
-    loss = float((-(targets * inner).sum(dim=1) / mass).mean())
+    losses = -(targets * inner).sum(dim=1)[mass > 0] / mass[mass > 0]
+    loss = float(losses.mean()) if len(losses) else 0.0
     voted = faces.targets.shape[1] > emotions
     labels = faces.consensus if voted else faces.folder_labels
     known = labels != NO_LABEL

@@ -16,6 +16,7 @@ import torch
 from ml.calibrate import fit_temperature
 from ml.checkpoint import CHECKPOINT_FILE, average_runs, load_result
 from ml.cli.training import train as train_command
+from ml.consensus import VOTE_COLUMNS
 from ml.evaluate import read_set
 from ml.export import calibrate_as_met, export_result
 from ml.inference import EmotionClassifier
@@ -346,6 +347,28 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert load_result(tmp_path / "run").finished
+
+
+def test_faces_without_a_vote_on_the_four_do_not_lower_the_validation_loss(
+    tmp_path: Path,
+) -> None:
+    faces, judged = draw_set(6, votes=True), draw_set(2, 1, votes=True)
+    targets = judged.targets.copy()
+    targets[4:] = 0
+    targets[4:, VOTE_COLUMNS.index("anger")] = 1
+    half_elsewhere = replace(judged, targets=targets)
+    config = replace(TINY, epochs=1)
+
+    losses = [
+        train(config, faces, validation, tmp_path / str(number))
+        .history[-1]
+        .validation_loss
+        for number, validation in enumerate(
+            (half_elsewhere, half_elsewhere.take(np.arange(4)))
+        )
+    ]
+
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_loss_is_least_where_the_votes_are_met() -> None:
