@@ -31,6 +31,7 @@ from ml.data import (
     Progress,
     Split,
     files_of_split,
+    name_of,
 )
 from ml.detection import FaceDetector
 from ml.duplicates import Groups, near_duplicates, thumbnails
@@ -47,7 +48,6 @@ from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import write_atomically
 from ml.preprocessing import crop_faces, whole_picture
-from ml.quality import contrasts
 from ml.suspicion import (
     enough_for_folds,
     enough_to_judge,
@@ -85,6 +85,7 @@ class _Scan:
     labels: list[int] = field(default_factory=list)
     crops: list[UInt8Array] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    flat: list[int] = field(default_factory=list)
     no_face: list[int] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     left_out: list[CleanedRow] = field(default_factory=list)
@@ -144,7 +145,7 @@ def clean(
             )
         else:
             judged_by = None
-    _drop(scan, crops, votes, weights, reasons)
+    _drop(scan, votes, weights, reasons)
     _merge_duplicates(scan, labels, groups, shares, weights, reasons)
     rows = scan.left_out + [
         CleanedRow(
@@ -204,8 +205,7 @@ def _scan(
     ]
     advance = progress("Looking at files", len(listed)) if progress else None
     for split, path, label in listed:
-        name = path.relative_to(layout.base).as_posix()
-        _look_at(scan, name, split, path, label, classifier, detector)
+        _look_at(scan, name_of(path, layout), split, path, label, classifier, detector)
         if advance:
             advance()
     return scan
@@ -253,8 +253,10 @@ def _look_at(
     scan.labels.append(label)
     scan.crops.append(crop)
     scan.digests.append(_digest(photo))
-    if crop.std() < FLAT_STD:
-        detail = f"grey levels deviate by {crop.std():.1f}"
+    deviation = float(crop.std())
+    if deviation < FLAT_STD:
+        scan.flat.append(len(scan.files) - 1)
+        detail = f"grey levels deviate by {deviation:.1f}"
         scan.findings.append(Finding(name, Kind.FLAT, detail))
     elif detector is not None:
         faces = detector.detect(photo).faces
@@ -324,13 +326,12 @@ def _resemblance(
 
 def _drop(
     scan: _Scan,
-    crops: UInt8Array,
     votes: IntArray | None,
     weights: Float64Array,
     reasons: dict[int, list[str]],
 ) -> None:
     """Flat pictures go; faceless ones where people did not see a face either."""
-    for i in np.flatnonzero(contrasts(crops) < FLAT_STD).tolist():
+    for i in scan.flat:
         weights[i] = 0.0
         reasons[i].append(Kind.FLAT.value)
     if votes is None:

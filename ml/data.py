@@ -252,6 +252,11 @@ def files_of_split(
                 yield path, NO_LABEL
 
 
+def name_of(path: Path, layout: Layout) -> str:
+    """The file as annotations and manifests name it."""
+    return path.relative_to(layout.base).as_posix()
+
+
 def load_face(path: Path, spec: InputSpec) -> UInt8Array:
     """One file, taken as one face: uint8 (S, S, C). Raises ``ImageRefused``."""
     try:
@@ -284,7 +289,7 @@ def load_split(
     listed = [
         (path, label)
         for path, label in files_of_split(layout, split, with_others)
-        if label != NO_LABEL or _name(path, layout) in votes_by_file
+        if label != NO_LABEL or name_of(path, layout) in votes_by_file
     ]
     advance = progress(f"Reading {split}", len(listed)) if progress else None
     shape = (len(listed), spec.size_px, spec.size_px, spec.channels)
@@ -293,7 +298,7 @@ def load_split(
     labels: list[int] = []
     unreadable: list[tuple[str, str]] = []
     for path, label in listed:
-        name = _name(path, layout)
+        name = name_of(path, layout)
         try:
             crops[len(names)] = load_face(path, spec)
             names.append(name)
@@ -471,11 +476,6 @@ def apply_manifest(faces: FaceSet, rows: dict[str, CleanedRow]) -> FaceSet:
 
 def counts_by_emotion(labels: IntArray) -> dict[Emotion, int]:
     return {emotion: int((labels == emotion.position).sum()) for emotion in EMOTIONS}
-
-
-def _name(path: Path, layout: Layout) -> str:
-    """The file as annotations and manifests name it."""
-    return path.relative_to(layout.base).as_posix()
 
 
 def _votes_by_file(layout: Layout, source: LabelSource) -> dict[str, tuple[int, ...]]:

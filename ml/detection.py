@@ -27,7 +27,7 @@ YUNET_FILE: Final = "face_detection_yunet_2023mar.onnx"
 YUNET_SHA256: Final = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 MAX_FACES: Final = 100
-"""The largest are kept where a photo shows more; ``Detection.capped`` says so."""
+"""The largest are kept where a photo shows more; ``Detection.found`` counts all."""
 
 SCORE_THRESHOLD: Final = 0.7
 _SMALL_PICTURE_SCORE: Final = 0.6
@@ -40,20 +40,14 @@ _STRIDES: Final = (8, 16, 32)
 
 
 class Detection:
-    """The faces of one photo, in reading order, and how many there were.
-
-    ``found`` counts before the cap; ``capped`` says that some were left out.
-    """
+    """The faces of one photo, in reading order, and how many were ``found`` before the
+    cap."""
 
     __slots__ = ("faces", "found")
 
     def __init__(self, faces: tuple[DetectedFace, ...], found: int) -> None:
         self.faces = faces
         self.found = found
-
-    @property
-    def capped(self) -> bool:
-        return self.found > len(self.faces)
 
 
 class FaceDetector:
