@@ -57,7 +57,9 @@ def average_runs(run_dirs: Sequence[Path]) -> TrainingResult:
     """One network whose weights are the mean of what several runs have reached.
 
     Wortsman et al., "Model soups", 2022: it pays where the runs started from the same
-    trained weights. Raises ``TrainingError``, also where their networks differ.
+    trained weights. The statistics of normalisation are a mean, too, and those of
+    another network: ``ml.train.renew_statistics`` measures its own. Raises
+    ``TrainingError``, also where their networks differ.
     """
     first, *others = [load_result(run_dir) for run_dir in run_dirs]
     for run_dir, other in zip(run_dirs[1:], others, strict=True):

@@ -35,7 +35,7 @@ from ml.checkpoint import (
     write_checkpoint,
 )
 from ml.consensus import NO_LABEL
-from ml.data import FaceSet
+from ml.data import FaceSet, Progress
 from ml.evaluate import confusion_matrix, macro_f1
 from ml.labels import EMOTIONS
 from ml.manifest import Normalisation
@@ -252,7 +252,7 @@ def _train(
                 "The loss is no number any more. Lower the learning rate."
             )
         if epoch + 1 == config.epochs:
-            measure_statistics(average, _plain_batches(config, train_faces, device))
+            renew_statistics(average, config, train_faces)
         logits_v = predict_logits(average, validation_faces, device, bf16)
         loss_v, accuracy, f1 = _judge(logits_v, validation_faces)
         record = EpochRecord(
@@ -275,22 +275,37 @@ def _train(
     return TrainingResult(average.cpu().eval(), config, history)
 
 
-def _plain_batches(
-    config: TrainConfig, faces: FaceSet, device: torch.device
-) -> Iterator[torch.Tensor]:
-    """Varied faces, none mixed with another, the same for all processes."""
-    unmixed = replace(config, mixup_share=0.0, cutmix_share=0.0)
+def renew_statistics(
+    network: FaceNetwork,
+    config: TrainConfig,
+    faces: FaceSet,
+    progress: Progress | None = None,
+) -> None:
+    """Measure normalisation anew, as it is after any averaging of weights.
+
+    Over varied faces, none mixed with another, the same for all processes: some
+    thousand of ``faces``, which are those that ``config`` trained on.
+    """
+    device = next(network.parameters()).device
+    count = max(1, min(_STATISTICS_BATCHES, len(faces) // config.batch_size))
+    advance = progress("Measuring normalisation", count) if progress else None
     prepared = batches(
-        unmixed,
+        replace(config, mixup_share=0.0, cutmix_share=0.0),
         faces,
         config.epochs,
         rank=0,
         world_size=1,
         batch_size=config.batch_size,
-        count=max(1, min(_STATISTICS_BATCHES, len(faces) // config.batch_size)),
+        count=count,
     )
-    for pixels, _, _ in prepared:
-        yield pixels.to(device, memory_format=torch.channels_last)
+
+    def pixels() -> Iterator[torch.Tensor]:
+        for varied, _, _ in prepared:
+            yield varied.to(device, memory_format=torch.channels_last)
+            if advance:
+                advance()
+
+    measure_statistics(network, pixels())
 
 
 def soft_loss(

@@ -242,6 +242,7 @@ def export(
     check_version(version)
     from ml.checkpoint import average_runs
     from ml.export import ExportError, export_result, flip_pays
+    from ml.train import renew_statistics
     from ml.train_config import TrainingError
 
     layout = find_layout(data)
@@ -251,6 +252,11 @@ def export(
         result = average_runs(run)
         spec = result.config.model.input_spec
         with progress_bars() as progress:
+            if result.averaged_with:
+                trained, _ = load_for_training(
+                    layout, spec, source=source, progress=progress
+                )
+                renew_statistics(result.network, result.config, trained, progress)
             validation, test = (
                 load_split(layout, split, spec, source=source, progress=progress)
                 for split in SPLITS[1:]

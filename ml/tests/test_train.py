@@ -6,12 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import BatchNorm2d
 
 from ml.calibrate import fit_temperature
 from ml.checkpoint import CHECKPOINT_FILE, average_runs, load_result
@@ -22,7 +24,7 @@ from ml.export import calibrate_as_met, export_result
 from ml.inference import EmotionClassifier
 from ml.models import ModelConfig
 from ml.tests.faces import draw_set
-from ml.train import soft_loss, train
+from ml.train import renew_statistics, soft_loss, train
 from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 
 TINY = TrainConfig(
@@ -258,6 +260,32 @@ def test_mean_of_two_runs_is_exported_with_both_configs(tmp_path: Path) -> None:
     assert torch.equal(
         alone.network.head.weight, load_result(folders[0]).network.head.weight
     )
+
+
+def test_mean_of_runs_gets_statistics_of_its_own(tmp_path: Path) -> None:
+    faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for seed, folder in enumerate(folders):
+        train(replace(TINY, seed=seed), faces, validation, folder)
+    result = average_runs(folders)
+    norm = next(
+        module for module in result.network.modules() if isinstance(module, BatchNorm2d)
+    )
+    seen: list[torch.Tensor] = []
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    told: list[tuple[str, int]] = []
+
+    def progress(title: str, total: int) -> Callable[[], None]:
+        told.append((title, total))
+        return lambda: told.append(("done", 1))
+
+    before = norm.running_mean.clone()
+    renew_statistics(result.network, result.config, faces, progress)
+
+    means = torch.stack([given.mean(dim=(0, 2, 3)) for given in seen])
+    assert torch.allclose(norm.running_mean, means.mean(dim=0), atol=1e-5)
+    assert not torch.allclose(norm.running_mean, before, atol=1e-5)
+    assert told == [("Measuring normalisation", len(seen)), *[("done", 1)] * len(seen)]
 
 
 def test_runs_of_different_networks_have_no_mean(tmp_path: Path) -> None:
