@@ -35,10 +35,6 @@ class TrainingResult:
     history: list[EpochRecord]
     averaged_with: tuple[TrainConfig, ...] = ()
 
-    @property
-    def finished(self) -> bool:
-        return len(self.history) >= self.config.epochs
-
 
 def load_result(run_dir: Path) -> TrainingResult:
     """What a run has reached so far; raises ``TrainingError``."""

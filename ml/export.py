@@ -198,9 +198,7 @@ def export_result(
     ``ExportError``; nothing is written then.
     """
     model_config = result.config.model
-    spec = InputSpec(
-        size_px=model_config.size_px, channels=3 if model_config.channels == 3 else 1
-    )
+    spec = model_config.input_spec
     data = to_onnx(result.network, spec, flip)
     manifest = ModelManifest(
         version=version,

@@ -77,7 +77,7 @@ def test_drawn_faces_are_learnt_exported_and_read(tmp_path: Path) -> None:
     faces, validation = draw_set(60, votes=True), draw_set(10, 1, votes=True)
     seen: list[EpochRecord] = []
     result = train(config, faces, validation, tmp_path, on_epoch=seen.append)
-    assert result.finished
+    assert len(result.history) == result.config.epochs
     assert [record.epoch for record in seen] == list(range(1, 9))
     path = tmp_path / "model.onnx"
     test = draw_set(20, 2, votes=True)
@@ -101,9 +101,9 @@ def test_stopped_run_ends_where_the_unbroken_one_does(tmp_path: Path) -> None:
     faces, validation = draw_set(12, votes=True), draw_set(3, 1, votes=True)
     whole = train(TINY, faces, validation, tmp_path / "whole")
     half = train(TINY, faces, validation, tmp_path / "halves", stop=lambda: True)
-    assert not half.finished
+    assert len(half.history) < half.config.epochs
     resumed = train(TINY, faces, validation, tmp_path / "halves")
-    assert resumed.finished
+    assert len(resumed.history) == resumed.config.epochs
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
@@ -342,7 +342,7 @@ def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 def test_a_gpu_takes_the_same_path(tmp_path: Path) -> None:
     faces = draw_set(12, votes=True)
     config = replace(TINY, device="auto", precision="auto")
-    assert train(config, faces, faces, tmp_path).finished
+    assert len(train(config, faces, faces, tmp_path).history) == config.epochs
 
 
 def test_several_processes_train_one_network(tmp_path: Path) -> None:
@@ -374,7 +374,8 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
         command, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert load_result(tmp_path / "run").finished
+    result = load_result(tmp_path / "run")
+    assert len(result.history) == result.config.epochs
 
 
 def test_faces_without_a_vote_on_the_four_do_not_lower_the_validation_loss(

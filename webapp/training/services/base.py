@@ -26,6 +26,7 @@ from ml.data import (
     files_of_split,
     find_layout,
     load_for_training,
+    name_of,
 )
 from ml.inference import EmotionClassifier
 from ml.manifest import ManifestError, ModelFileError, ModelManifest
@@ -185,7 +186,7 @@ def describe_folder(layout: Layout, train: FaceSet, valid: FaceSet) -> dict[str,
         digest.update(layout.annotations.read_bytes())
     for split in ("train", "validation"):
         for path, _ in files_of_split(layout, split, with_others=True):
-            name = path.relative_to(layout.base).as_posix()
+            name = name_of(path, layout)
             # Names may be older than UTF-8, and a link may lead nowhere.
             size = path.stat().st_size if path.exists() else 0
             digest.update(f"{name} {size}\n".encode(errors="surrogateescape"))
