@@ -15,6 +15,7 @@ export function keepAsking(selector, { onChange, onTrouble }) {
   const current = () => document.querySelector(selector);
   const waits = () => current().hasAttribute("hx-get");
   let failures = 0;
+  let focused = null;
 
   function ask() {
     if (waits()) {
@@ -49,10 +50,16 @@ export function keepAsking(selector, { onChange, onTrouble }) {
       if (!page.querySelector(selector)) {
         detail.shouldSwap = false;
         askLater();
+        return;
       }
+      focused = document.activeElement;
     }
   });
   document.addEventListener("htmx:afterSwap", () => {
+    // What htmx keeps loses the focus where a browser cannot move it in one step.
+    if (focused.isConnected && focused !== document.activeElement) {
+      focused.focus({ preventScroll: true });
+    }
     failures = 0;
     onChange(current(), !waits());
   });

@@ -508,14 +508,23 @@ class TestWaiting:
 
         until_read(page)
 
+    @pytest.mark.parametrize("moves", [True, False], ids=["moves", "moves not"])
     @pytest.mark.parametrize("name", ["another", "delete-summary"])
     def test_the_focus_stays_where_it_is_while_it_asks(
         self,
         open_page: OpenPage,
         sleeping_worker: Callable[[], None],
         name: str,
+        moves: bool,
     ) -> None:
         page = open_page("/")
+        if not moves:
+            page.context.add_init_script(
+                """
+                  delete Element.prototype.moveBefore;
+                  delete DocumentFragment.prototype.moveBefore;
+                """
+            )
         choose(page, PHOTO)
         page.wait_for_url(RESULT)
         page.locator(f"#{name}").focus()
