@@ -160,9 +160,26 @@ class TestTheme:
         light = background(open_page("/", color_scheme="light"))
         assert dark != light
 
+    def test_what_is_printed_is_light_whatever_was_chosen(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/", color_scheme="light")
+        light = ink(page)
+        page.get_by_role("button", name="Switch between light and dark").click()
+        assert ink(page) != light
+
+        page.emulate_media(media="print")
+
+        assert ink(page) == light
+
 
 def background(page: Page) -> str:
     colour: str = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    return colour
+
+
+def ink(page: Page) -> str:
+    colour: str = page.evaluate("() => getComputedStyle(document.body).color")
     return colour
 
 
