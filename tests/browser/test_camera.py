@@ -544,6 +544,27 @@ class TestLiveView:
         page.wait_for_timeout(500)
         assert page.evaluate("() => window.drawn") == drawn
 
+    def test_a_frame_leaves_nothing_behind(self, open_page: OpenPage) -> None:
+        page = open_page("/camera/", switches=PATTERN)
+        page.evaluate(
+            """() => {
+              window.waiting = 0;
+              for (const [name, step] of [["add", 1], ["remove", -1]]) {
+                const known = EventTarget.prototype[`${name}EventListener`];
+                AbortSignal.prototype[`${name}EventListener`] = function (...rest) {
+                  window.waiting += step;
+                  return known.apply(this, rest);
+                };
+              }
+            }"""
+        )
+        sent = live_requests(page)
+        start(page, live=True)
+        while len(sent) < 5:
+            page.wait_for_timeout(100)
+
+        assert page.evaluate("() => window.waiting") <= 1
+
     def test_stop_stops(self, open_page: OpenPage) -> None:
         page = open_page("/camera/", switches=PATTERN)
         sent = live_requests(page)

@@ -174,10 +174,12 @@ export class LiveLoop {
 
 function pause(duration_ms, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, duration_ms);
-    signal.addEventListener("abort", () => {
+    const end = () => {
       clearTimeout(timer);
+      signal.removeEventListener("abort", end);
       resolve();
-    });
+    };
+    const timer = setTimeout(end, duration_ms);
+    signal.addEventListener("abort", end);
   });
 }
