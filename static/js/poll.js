@@ -16,6 +16,7 @@ export function keepAsking(selector, { onChange, onTrouble }) {
   const waits = () => current().hasAttribute("hx-get");
   let failures = 0;
   let focused = null;
+  let scrolled = [];
 
   function ask() {
     if (waits()) {
@@ -53,12 +54,16 @@ export function keepAsking(selector, { onChange, onTrouble }) {
         return;
       }
       focused = document.activeElement;
+      scrolled = scrolledIn(current());
     }
   });
   document.addEventListener("htmx:afterSwap", () => {
     // What htmx keeps loses the focus where a browser cannot move it in one step.
     if (focused.isConnected && focused !== document.activeElement) {
       focused.focus({ preventScroll: true });
+    }
+    for (const place of scrolled) {
+      scrollBack(place);
     }
     failures = 0;
     onChange(current(), !waits());
@@ -69,4 +74,22 @@ export function keepAsking(selector, { onChange, onTrouble }) {
       ask();
     }
   });
+}
+
+/** How far each node with an id is scrolled, and whether to its end. */
+function scrolledIn(part) {
+  return [...part.querySelectorAll("[id]")]
+    .filter((node) => node.scrollTop > 0)
+    .map(({ id, scrollTop, clientHeight, scrollHeight }) => {
+      // Browsers round: the end may be a fraction of a pixel away.
+      return { id, scrollTop, isAtEnd: scrollTop + clientHeight > scrollHeight - 2 };
+    });
+}
+
+/** Where one stood: at its end, one goes along with what has come. */
+function scrollBack({ id, scrollTop, isAtEnd }) {
+  const node = document.getElementById(id);
+  if (node) {
+    node.scrollTop = isAtEnd ? node.scrollHeight : scrollTop;
+  }
 }

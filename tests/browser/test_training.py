@@ -60,6 +60,11 @@ run = TrainingRun.objects.create(
 )
 print(run.number)
 """
+_SAY_MORE = """
+from webapp.training.models import RunLine, TrainingRun
+run = TrainingRun.objects.latest("number")
+RunLine.objects.bulk_create(RunLine(run=run, text="A step") for _ in range(60))
+"""
 _CANCEL = """
 from webapp.training.models import TrainingRun
 from webapp.training.services.runs import cancel_run
@@ -166,7 +171,7 @@ def test_an_admin_goes_from_an_empty_site_to_a_new_champion_and_back(
     assert trouble == []
 
 
-def test_a_run_keeps_the_focus_and_asks_who_was_logged_out(
+def test_a_run_keeps_focus_and_place_and_asks_who_was_logged_out(
     open_page: OpenPage, stack: Stack
 ) -> None:
     page = open_page("/accounts/login/")
@@ -185,6 +190,25 @@ def test_a_run_keeps_the_focus_and_asks_who_was_logged_out(
             pass
         page.wait_for_timeout(300)
         expect(start).to_be_focused()
+
+        # Who reads in the midst of the log stays there, who is at its end goes along.
+        stack.manage("shell", "-v", "0", "-c", _SAY_MORE)
+        lines = page.locator("#run-log li")
+        expect(lines).to_have_count(60)
+        log = page.locator("#run-log")
+        log.evaluate("(log) => { log.scrollTop = 200; }")
+        with page.expect_response(f"**/training/runs/{number}/"):
+            pass
+        page.wait_for_timeout(300)
+        assert log.evaluate("(log) => log.scrollTop") == 200
+        log.evaluate("(log) => { log.scrollTop = log.scrollHeight; }")
+        stack.manage("shell", "-v", "0", "-c", _SAY_MORE)
+        expect(lines).to_have_count(120)
+        page.wait_for_timeout(300)
+        left_px = log.evaluate(
+            "(log) => log.scrollHeight - log.clientHeight - log.scrollTop"
+        )
+        assert left_px < 2
 
         page.context.clear_cookies(name="sessionid")
         page.wait_for_url("**/accounts/login/**")
