@@ -2,7 +2,7 @@
 // Without this file the form still works: choose, then press the button.
 
 import { limitsOf, refusalOf, sizeWords } from "./upload/rules.js";
-import { NotNow, renewPage, send, SILENT_WORDS } from "./upload/transfer.js";
+import { NoAnswer, NotNow, Refused, renewPage, send, SILENT_WORDS } from "./upload/transfer.js";
 
 const form = document.querySelector("#upload");
 const find = (name) => form.querySelector(`[data-${name}]`);
@@ -25,6 +25,8 @@ const parts = {
 
 /** What stops the upload that is under way, if one is. */
 let sending = null;
+/** All that is chosen was sent in an earlier try, which got no answer. */
+let mayHaveArrived = false;
 
 /** "idle", "dragging", "sending" or "refused": the zone's face follows. */
 function setState(state) {
@@ -40,10 +42,11 @@ function showRefusal(words) {
   refusal.hidden = !words;
 }
 
-/** Whether all that is under way was sent: the site may take it in, whatever is
- * cancelled here. */
+/** Whether all that is chosen was sent, now or in an earlier try: the site may take it
+ * in, whatever is cancelled here. */
 function isAllSent() {
-  return sending !== null && parts.progress.value === parts.progress.max;
+  const isNow = sending !== null && parts.progress.value === parts.progress.max;
+  return isNow || mayHaveArrived;
 }
 
 function showArrived(visible) {
@@ -86,6 +89,7 @@ function hidePreview() {
 function reset() {
   sending?.abort();
   sending = null;
+  mayHaveArrived = false;
   input.value = "";
   hidePreview();
   showRefusal("");
@@ -108,6 +112,7 @@ function take(files) {
   showArrived(isSent);
   sending?.abort();
   sending = null;
+  mayHaveArrived = false;
   const words = refusalOf(files, limits);
   if (words) {
     refuse(words);
@@ -125,6 +130,7 @@ function take(files) {
 }
 
 async function submit(files) {
+  mayHaveArrived = isAllSent();
   sending?.abort();
   const controller = new AbortController();
   sending = controller;
@@ -147,12 +153,17 @@ async function submit(files) {
     if (controller.signal.aborted) {
       return;
     }
+    if (error instanceof NoAnswer) {
+      mayHaveArrived = isAllSent();
+    } else if (error instanceof Refused) {
+      mayHaveArrived = false;
+    }
     sending = null;
     if (error instanceof NotNow) {
       // The photo stays chosen: one press sends it again.
       showRefusal(error.message);
       setState("refused");
-      parts.state.textContent = "Not sent.";
+      parts.state.textContent = mayHaveArrived ? "No answer." : "Not sent.";
       parts.again.hidden = false;
     } else {
       refuse(error.message);

@@ -7,7 +7,9 @@ import base64
 import io
 import os
 import re
-from collections.abc import Callable
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -289,6 +291,25 @@ class TestRefusals:
         expect(page.get_by_role("alert")).to_contain_text("no picture")
 
 
+@pytest.fixture
+def mute_site() -> Iterator[str]:
+    """The address of one that takes all of a request, and then breaks off."""
+
+    class Mute(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while (line := self.rfile.readline()).strip():
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            self.rfile.read(length)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mute) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/photos/"
+        server.shutdown()
+
+
 class TestOnTheWay:
     def test_an_upload_can_be_cancelled(self, open_page: OpenPage) -> None:
         page = open_page("/", viewport={"width": 390, "height": 844})
@@ -340,6 +361,64 @@ class TestOnTheWay:
         else:
             words.get_by_role("link", name="My photos").click()
             page.wait_for_url("**/mine/")
+
+    def test_what_got_no_answer_after_all_was_sent_may_have_arrived(
+        self, open_page: OpenPage, mute_site: str
+    ) -> None:
+        page = open_page("/")
+        state = page.locator("[data-preview-state]")
+        again = page.get_by_role("button", name="Try again")
+        page.route("**/photos/", lambda route: route.continue_(url=mute_site), times=1)
+        choose(page, PHOTO)
+        expect(page.get_by_role("alert")).to_contain_text("could not be reached")
+        expect(state).to_have_text("No answer.")
+
+        # What comes of a later try says nothing of what became of the first.
+        page.route(
+            "**/photos/",
+            lambda route: route.fulfill(status=503, content_type="text/html"),
+            times=1,
+        )
+        again.click()
+        expect(page.get_by_role("alert")).to_contain_text("error 503")
+        expect(state).to_have_text("No answer.")
+        page.route("**/photos/", lambda route: None)
+        again.click()
+        expect(state).to_contain_text("sending")
+        page.get_by_role("button", name="Cancel").click()
+
+        expect(page.locator("#arrived")).to_be_visible()
+        expect(page.locator("#upload [role=status]")).to_contain_text("My photos")
+
+        choose(page, PHOTO)
+        expect(page.locator("#arrived")).to_be_hidden()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#upload [role=status]")).to_have_text("Cancelled.")
+
+    def test_the_camera_page_says_that_a_photo_may_have_arrived(
+        self, open_page: OpenPage, mute_site: str
+    ) -> None:
+        page = open_page("/camera/")
+        page.route("**/photos/", lambda route: route.continue_(url=mute_site), times=1)
+        page.set_input_files("[name=image]", PHOTO)
+        use = page.get_by_role("button", name="Use this photo")
+        unknown = "It is not known whether the photo arrived."
+        use.click()
+        expect(page.get_by_role("alert")).to_contain_text(unknown)
+
+        page.route(
+            "**/photos/",
+            lambda route: route.fulfill(status=503, content_type="text/html"),
+            times=2,
+        )
+        use.click()
+        expect(page.get_by_role("alert")).to_contain_text("error 503")
+        expect(page.get_by_role("alert")).to_contain_text(unknown)
+        page.get_by_role("button", name="Another photo").click()
+        page.set_input_files("[name=image]", PHOTO)
+        use.click()
+
+        expect(page.get_by_role("alert")).to_contain_text("The photo was not taken in.")
 
     def test_a_format_that_the_browser_cannot_show_is_no_broken_picture(
         self, open_page: OpenPage
@@ -423,6 +502,7 @@ class TestOnTheWay:
         )
         again.click()
         expect(page.get_by_role("alert")).to_contain_text("error 503")
+        expect(page.locator("[data-preview-state]")).to_have_text("Not sent.")
 
         page.unroute("**/photos/")
         page.route("**/photos/", lambda route: None)

@@ -3,7 +3,7 @@
 // page is hidden or left, and on Stop. Without this file the form takes a photo with
 // the device's own camera.
 
-import { renewPage, send, SILENT_WORDS } from "../upload/transfer.js";
+import { NoAnswer, Refused, renewPage, send, SILENT_WORDS } from "../upload/transfer.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
 import { grabFrame } from "./frames.js";
 import { LiveLoop } from "./live.js";
@@ -292,6 +292,7 @@ async function takeShot() {
 function review(file, { isChosen = false } = {}) {
   attempt += 1;
   release();
+  mayHaveArrived = false;
   shotIsChosen = isChosen;
   if (input.files[0] !== file) {
     const carrier = new DataTransfer();
@@ -316,8 +317,17 @@ function forgetShot() {
 
 /** What stops the photo that is under way, if one is. */
 let sending = null;
+/** All of the photo was sent in an earlier try, which got no answer. */
+let mayHaveArrived = false;
+
+/** Whether all of the photo was sent, now or in an earlier try. */
+function isAllSent() {
+  const isNow = phase === "sending" && parts.progress.value === parts.progress.max;
+  return isNow || mayHaveArrived;
+}
 
 async function sendShot() {
+  mayHaveArrived = isAllSent();
   sending?.abort();
   const controller = new AbortController();
   sending = controller;
@@ -342,9 +352,17 @@ async function sendShot() {
     if (controller.signal.aborted) {
       return;
     }
+    if (error instanceof NoAnswer) {
+      mayHaveArrived = isAllSent();
+    } else if (error instanceof Refused) {
+      mayHaveArrived = false;
+    }
     phase = "shot";
     render();
-    showProblem("The photo was not taken in.", error.message);
+    const title = mayHaveArrived
+      ? "It is not known whether the photo arrived."
+      : "The photo was not taken in.";
+    showProblem(title, error.message);
     parts.use.focus();
   }
 }

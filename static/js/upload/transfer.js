@@ -4,8 +4,14 @@
 /** The site answered, and said no; the message is its sentence. */
 export class Refused extends Error {}
 
+/** What was chosen cannot be read any more, and is to be chosen again. */
+export class Unreadable extends Error {}
+
 /** The site did not answer, or not now: the same may be sent again. */
 export class NotNow extends Error {}
+
+/** No answer of the site: what was sent may have arrived. */
+export class NoAnswer extends NotNow {}
 
 /** So long after all is sent an answer is due: a batch takes its time. */
 const SILENT_AFTER_MS = 30_000;
@@ -16,7 +22,7 @@ export const SILENT_WORDS =
 
 /**
  * Send the form's fields; resolves with the address of the page that it leads to.
- * Rejects with Refused, NotNow, or the signal's AbortError.
+ * Rejects with Refused, Unreadable, NotNow, or the signal's AbortError.
  * @param {HTMLFormElement} form
  * @param {{signal: AbortSignal, onProgress: (percent: number) => void,
  *   onSilence: () => void}} options the last for when no answer comes; one still may
@@ -42,20 +48,19 @@ export function send(form, { signal, onProgress, onSilence }) {
         // It leads elsewhere once all is taken in, whatever is wrong with that page.
         resolve(request.responseURL);
       } else {
-        const isPassing = request.status === 429 || request.status >= 500;
-        reject(new (isPassing ? NotNow : Refused)(sentenceOf(request)));
+        reject(new (kindOf(request.status))(sentenceOf(request)));
       }
     });
     request.addEventListener("error", async () => {
       reject(
         (await isReadable(form))
-          ? new NotNow("The site could not be reached. Please try again in a moment.")
-          : new Refused("That cannot be read any more. Please choose it again."),
+          ? new NoAnswer("The site could not be reached. Please try again in a moment.")
+          : new Unreadable("That cannot be read any more. Please choose it again."),
       );
     });
     request.addEventListener("abort", () => {
       // Not only by us: the browser's own Stop ends what is being sent, too.
-      reject(signal.reason ?? new NotNow("The upload was stopped. Please try again."));
+      reject(signal.reason ?? new NoAnswer("The upload was stopped. Please try again."));
     });
     signal.addEventListener("abort", () => request.abort());
     request.send(new FormData(form));
@@ -76,6 +81,14 @@ async function isReadable(form) {
   } catch {
     return false;
   }
+}
+
+function kindOf(status) {
+  if (status === 502 || status === 504) {
+    // Of a gateway, which has got no answer itself.
+    return NoAnswer;
+  }
+  return status === 429 || status >= 500 ? NotNow : Refused;
 }
 
 function sentenceOf(request) {
