@@ -45,6 +45,20 @@ SHOW = """() => {
 }"""
 
 
+PULL_OUT = """() => document.querySelector("video").srcObject.getVideoTracks()[0]
+  .dispatchEvent(new Event("ended"))"""
+
+HOLD_THE_LIST = """() => {
+  const devices = navigator.mediaDevices;
+  const list = devices.enumerateDevices.bind(devices);
+  devices.enumerateDevices = () =>
+    new Promise((resolve) => {
+      window.goOn = () => resolve(list());
+    });
+}"""
+"""No camera has started before ``window.goOn()``."""
+
+
 @pytest.fixture(scope="session")
 def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return camera_that_shows(write_still_face(tmp_path_factory.mktemp("video")))
@@ -225,13 +239,25 @@ class TestProblems:
         start(page, live=True)
         sent = live_requests(page)
 
-        page.evaluate(
-            """() => document.querySelector("video").srcObject.getVideoTracks()[0]
-              .dispatchEvent(new Event("ended"))"""
-        )
+        page.evaluate(PULL_OUT)
 
         expect(page.get_by_role("alert")).to_contain_text("The camera has stopped.")
         assert_silence(page, sent)
+
+    def test_a_camera_that_is_pulled_out_while_it_starts_is_noticed(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/camera/", switches=PATTERN)
+        page.evaluate(HOLD_THE_LIST)
+        page.get_by_role("button", name="Start camera").click()
+        page.wait_for_function("() => window.goOn")
+
+        page.evaluate(PULL_OUT)
+        page.evaluate("() => window.goOn()")
+
+        expect(page.get_by_role("alert")).to_contain_text("The camera has stopped.")
+        page.wait_for_timeout(300)
+        expect(page.locator("#camera")).to_have_attribute("data-phase", "off")
 
 
 class TestSnapshot:
@@ -299,6 +325,44 @@ class TestSnapshot:
         expect(page.locator("#camera")).to_have_attribute("data-phase", "on")
         assert page.evaluate(CAMERA_RUNS)
         assert photos_of(page) == []
+
+    def test_a_photo_that_fails_leaves_the_camera_off(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/camera/", switches=PATTERN)
+        start(page)
+        page.get_by_label("Count down from three").uncheck()
+        page.evaluate(
+            "() => { HTMLCanvasElement.prototype.toBlob = (done) => done(null); }"
+        )
+
+        page.get_by_role("button", name="Take the photo").click()
+
+        expect(page.get_by_role("alert")).to_contain_text("could not be started")
+        expect(page.locator("#camera")).to_have_attribute("data-phase", "off")
+        assert not page.evaluate(CAMERA_RUNS)
+
+    def test_a_photo_that_fails_after_stop_is_no_trouble(
+        self, open_page: OpenPage
+    ) -> None:
+        page = open_page("/camera/", switches=PATTERN)
+        start(page)
+        page.get_by_label("Count down from three").uncheck()
+        page.evaluate(
+            """() => {
+              HTMLCanvasElement.prototype.toBlob = (done) => {
+                window.fail = () => done(null);
+              };
+            }"""
+        )
+        page.get_by_role("button", name="Take the photo").click()
+        page.get_by_role("button", name="Stop camera").click()
+
+        page.evaluate("() => window.fail()")
+
+        page.wait_for_timeout(100)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        expect(page.get_by_role("button", name="Start camera")).to_be_visible()
 
     def test_a_countdown_can_be_cancelled(self, open_page: OpenPage) -> None:
         page = open_page("/camera/", switches=PATTERN)
@@ -514,14 +578,9 @@ class TestLiveView:
         self, open_page: OpenPage
     ) -> None:
         page = open_page("/camera/", switches=PATTERN)
+        page.evaluate(HOLD_THE_LIST)
         page.evaluate(
             """() => {
-              const devices = navigator.mediaDevices;
-              const list = devices.enumerateDevices.bind(devices);
-              devices.enumerateDevices = () =>
-                new Promise((resolve) => {
-                  window.goOn = () => resolve(list());
-                });
               const request = window.requestAnimationFrame.bind(window);
               window.drawn = 0;
               window.requestAnimationFrame = (draw) => {

@@ -148,12 +148,16 @@ async function start(wish = { deviceId: camera.deviceId }) {
       return;
     }
     stream = opened;
+    opened.getVideoTracks()[0].addEventListener("ended", () => {
+      if (stream === opened) {
+        refuse("ended");
+      }
+    });
     parts.video.srcObject = opened;
     await parts.video.play();
     cameras = await listCameras();
   } catch (error) {
     if (mine === attempt) {
-      release();
       refuse(error instanceof CameraProblem ? error.kind : "broken");
     }
     return;
@@ -161,12 +165,6 @@ async function start(wish = { deviceId: camera.deviceId }) {
   if (mine !== attempt) {
     return;
   }
-  opened.getVideoTracks()[0].addEventListener("ended", () => {
-    if (stream === opened) {
-      release();
-      refuse("ended");
-    }
-  });
   camera = describe(opened);
   listChoices();
   begin();
@@ -209,6 +207,7 @@ function turnOff(words = "The camera is off", sign = "camera") {
 
 function refuse(kind) {
   attempt += 1;
+  release();
   phase = "off";
   if (kind === "gone" || kind === "ended") {
     camera = { deviceId: "", isFront: true };
@@ -279,7 +278,9 @@ async function takeShot() {
   try {
     blob = await grabShot();
   } catch {
-    refuse("broken");
+    if (mine === attempt) {
+      refuse("broken");
+    }
     return;
   }
   if (mine === attempt) {
@@ -444,7 +445,9 @@ async function storeMoment() {
   try {
     blob = await grabShot();
   } catch {
-    hint(troubleWords("dark", 0));
+    if (mine === attempt) {
+      hint(troubleWords("dark", 0));
+    }
     return;
   }
   if (mine === attempt) {
