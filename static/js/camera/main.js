@@ -10,28 +10,26 @@ import { LiveLoop } from "./live.js";
 import { Overlay } from "./overlay.js";
 import { Panel } from "./panel.js";
 import { Tracks } from "./tracks.js";
+import {
+  emptyWords,
+  form,
+  hint,
+  icons,
+  input,
+  modes,
+  parts,
+  render,
+  root,
+  say,
+  show,
+  showProblem,
+  takeShape,
+} from "./view.js";
 import { HIDDEN_WORDS, PROBLEMS, troubleWords } from "./words.js";
 
 const SHOT_QUALITY = 0.92;
 const COUNT_FROM = 3;
 const COUNTDOWN_KEY = "mien-countdown";
-
-const root = document.querySelector("#camera");
-const icons = root.dataset.icons;
-const find = (name) => root.querySelector(`[data-${name}]`);
-const form = find("form");
-const input = form.querySelector("input[type=file]");
-const modes = [...root.querySelectorAll("input[name=mode]")];
-const parts = Object.fromEntries(
-  [
-    ...["problem", "problem-title", "problem-help", "status", "before", "video"],
-    ...["overlay", "shot", "count", "pills", "rate", "hint", "empty", "empty-title"],
-    ...["start", "start-words", "cancel", "faces", "nobody", "list", "more"],
-    ...["snapshot-controls", "shutter", "shutter-words", "countdown", "choice"],
-    ...["camera-controls", "choices", "flip", "stop", "picker", "allow", "use"],
-    ...["moment", "retake", "retake-words", "progress", "sign"],
-  ].map((name) => [name, find(name)]),
-);
 
 /** "off", "starting", "on", "counting", "shot" or "sending". */
 let phase = "off";
@@ -58,74 +56,9 @@ const loop = new LiveLoop({
   onTrouble: showTrouble,
 });
 
-// --- What is seen, all in one place ---------------------------------------------
-
-function render() {
-  root.dataset.phase = phase;
-  root.dataset.mode = mode;
-  const isOn = phase === "on" || phase === "counting";
-  const isLive = isOn && mode === "live";
-  const hasShot = phase === "shot" || phase === "sending";
-  show(parts.before, phase === "off" || phase === "starting");
-  show(parts.video, isOn);
-  parts.video.classList.toggle("is-mirrored", camera.isFront);
-  show(parts.overlay, isLive);
-  show(parts.pills, isLive);
-  show(parts.shot, hasShot);
-  show(parts.count, phase === "counting");
-  show(parts.empty, phase === "off" || phase === "starting");
-  show(parts.start, phase === "off");
-  show(parts.cancel, phase === "starting");
-  show(parts.faces, isLive);
-  show(parts["snapshot-controls"], isOn && mode === "snapshot");
-  show(parts["camera-controls"], phase === "on");
-  show(parts.choice, cameras.length > 1);
-  show(parts.flip, cameras.length > 1);
-  show(parts.picker, phase === "off");
-  show(parts.allow, hasShot || isLive);
-  show(parts.use, hasShot);
-  show(parts.moment, isLive);
-  show(parts.retake, hasShot);
-  show(parts.progress, phase === "sending");
-  for (const button of [parts.use, parts.retake]) {
-    button.disabled = phase === "sending";
-  }
-  for (const choice of modes) {
-    choice.disabled = phase === "sending";
-    choice.checked = choice.value === mode;
-  }
-  for (const line of root.querySelectorAll("[data-for]")) {
-    show(line, line.dataset.for === mode);
-  }
-  parts.shutter.classList.toggle("button-quiet", phase === "counting");
-  parts["shutter-words"].textContent =
-    phase === "counting" ? "Cancel the countdown" : "Take the photo";
-  parts["retake-words"].textContent = shotIsChosen ? "Another photo" : "Retake";
-}
-
-function show(node, visible) {
-  // `hidden` is no property of SVG elements in every browser.
-  node.toggleAttribute("hidden", !visible);
-}
-
-function say(words) {
-  parts.status.textContent = words;
-}
-
-function hint(words) {
-  parts.hint.textContent = words;
-  show(parts.hint, words !== "");
-}
-
-function showProblem(title, help) {
-  parts["problem-title"].textContent = title;
-  parts["problem-help"].textContent = help;
-  show(parts.problem, title !== "");
-}
-
-function emptyWords(title, sign = "camera") {
-  parts["empty-title"].textContent = title;
-  parts.sign.setAttribute("href", `${icons}#${sign}`);
+function refresh() {
+  const { isFront } = camera;
+  render({ phase, mode, isFront, hasChoice: cameras.length > 1, shotIsChosen });
 }
 
 // --- The camera -----------------------------------------------------------------
@@ -138,7 +71,7 @@ async function start(wish = { deviceId: camera.deviceId }) {
   showProblem("", "");
   emptyWords("Your browser asks whether it may use the camera. Choose “Allow”.");
   phase = "starting";
-  render();
+  refresh();
   parts.cancel.focus();
   let opened;
   try {
@@ -175,7 +108,7 @@ function begin() {
   phase = "on";
   hint("");
   parts.rate.textContent = "";
-  render();
+  refresh();
   if (mode === "live") {
     follow();
     parts.moment.focus();
@@ -201,7 +134,7 @@ function turnOff(words = "The camera is off", sign = "camera") {
   phase = "off";
   emptyWords(words, sign);
   parts["start-words"].textContent = "Start camera";
-  render();
+  refresh();
   say(words);
 }
 
@@ -214,7 +147,7 @@ function refuse(kind) {
   }
   emptyWords("The camera is off", "camera-off");
   parts["start-words"].textContent = "Try again";
-  render();
+  refresh();
   showProblem(...PROBLEMS[kind]);
   parts.start.focus();
 }
@@ -246,11 +179,11 @@ function shutter() {
   if (phase === "counting") {
     stopCounting();
     phase = "on";
-    render();
+    refresh();
     say("The countdown was cancelled.");
   } else if (parts.countdown.checked) {
     phase = "counting";
-    render();
+    refresh();
     count(COUNT_FROM);
   } else {
     takeShot();
@@ -304,7 +237,7 @@ function review(file, { isChosen = false } = {}) {
   parts.shot.src = URL.createObjectURL(file);
   showProblem("", "");
   phase = "shot";
-  render();
+  refresh();
   parts.use.focus();
 }
 
@@ -335,7 +268,7 @@ async function sendShot() {
   phase = "sending";
   parts.progress.value = 0;
   showProblem("", "");
-  render();
+  refresh();
   say("Sending the photo.");
   try {
     const address = await send(form, {
@@ -359,21 +292,12 @@ async function sendShot() {
       mayHaveArrived = false;
     }
     phase = "shot";
-    render();
+    refresh();
     const title = mayHaveArrived
       ? "It is not known whether the photo arrived."
       : "The photo was not taken in.";
     showProblem(title, error.message);
     parts.use.focus();
-  }
-}
-
-// The frame takes the shape of the picture, so that little of it is empty.
-function takeShape() {
-  const ratio = parts.video.videoWidth / parts.video.videoHeight;
-  if (ratio) {
-    const shape = ratio > 1.5 ? "wide" : ratio < 1 ? "tall" : "normal";
-    find("viewfinder").dataset.shape = shape;
   }
 }
 
@@ -560,4 +484,4 @@ try {
   // Storage is switched off: with a countdown, then.
 }
 mode = location.hash === "#live" ? "live" : "snapshot";
-render();
+refresh();
