@@ -5,23 +5,18 @@
 
 import { NoAnswer, Refused, renewPage, send, SILENT_WORDS } from "../upload/transfer.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
+import { Follow } from "./follow.js";
 import { grabFrame } from "./frames.js";
-import { LiveLoop } from "./live.js";
-import { Overlay } from "./overlay.js";
-import { Panel } from "./panel.js";
-import { Tracks } from "./tracks.js";
 import {
   emptyWords,
   form,
   hint,
-  icons,
   input,
   modes,
   parts,
   render,
   root,
   say,
-  show,
   showProblem,
   takeShape,
 } from "./view.js";
@@ -42,19 +37,7 @@ let cameras = [];
 /** The photo to be sent was chosen as a file; another one is not for the camera. */
 let shotIsChosen = false;
 
-const tracks = new Tracks();
-const overlay = new Overlay(parts.overlay, icons);
-const panel = new Panel(
-  { ...parts, template: document.querySelector("#live-face") },
-  icons,
-);
-const loop = new LiveLoop({
-  video: parts.video,
-  address: root.dataset.liveUrl,
-  token: form.elements.csrfmiddlewaretoken.value,
-  onReading: showReading,
-  onTrouble: showTrouble,
-});
+const liveView = new Follow();
 
 function refresh() {
   const { isFront } = camera;
@@ -110,7 +93,7 @@ function begin() {
   parts.rate.textContent = "";
   refresh();
   if (mode === "live") {
-    follow();
+    liveView.start({ mirrored: camera.isFront });
     parts.moment.focus();
     say("The live view is on.");
   } else {
@@ -122,7 +105,7 @@ function begin() {
 /** Give the camera back, and everything that hangs on it. */
 function release() {
   stopCounting();
-  unfollow();
+  liveView.stop();
   stopCamera(stream);
   stream = null;
   parts.video.srcObject = null;
@@ -303,65 +286,6 @@ async function sendShot() {
 
 // --- Live view ------------------------------------------------------------------
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
-let drawing = null;
-
-function follow() {
-  // The mode may have been changed while the camera was starting.
-  unfollow();
-  tracks.clear();
-  overlay.clear();
-  panel.clear();
-  loop.start();
-  let before = performance.now();
-  const draw = (now) => {
-    tracks.glide(still.matches ? Infinity : now - before);
-    before = now;
-    overlay.draw(tracks.all, {
-      width: parts.video.videoWidth || 640,
-      height: parts.video.videoHeight || 480,
-      mirrored: camera.isFront,
-    });
-    drawing = requestAnimationFrame(draw);
-  };
-  drawing = requestAnimationFrame(draw);
-}
-
-function unfollow() {
-  loop.stop();
-  cancelAnimationFrame(drawing);
-  drawing = null;
-}
-
-function showReading(reading, { perSecond, duration_ms, maxSide }) {
-  const now = performance.now();
-  // The answer counts in pixels of the frame that was sent, which may be smaller.
-  const scale = parts.video.videoWidth / reading.width;
-  const faces = reading.faces.map((face) => ({
-    ...face,
-    box: Object.fromEntries(
-      Object.entries(face.box).map(([side, value]) => [side, value * scale]),
-    ),
-  }));
-  tracks.update(faces, now);
-  panel.show(tracks.all, now);
-  root.dataset.resultsPerSecond = perSecond.toFixed(2);
-  const rate = perSecond ? `${perSecond.toFixed(1)} results a second` : "first result";
-  parts.rate.textContent = `${rate} · ${Math.round(duration_ms)} ms`;
-  root.dataset.frameSide = String(maxSide);
-  hint(tracks.all.length ? "" : "No face in view");
-}
-
-/** Nothing is read now: what was read last must not stand over what is seen. */
-function showTrouble(kind, seconds) {
-  tracks.clear();
-  panel.clear();
-  show(parts.nobody, false);
-  parts.rate.textContent = "";
-  hint(troubleWords(kind, seconds));
-  say(troubleWords(kind, seconds));
-}
-
 /** The present moment, in the camera's full size, is stored like any photo. */
 async function storeMoment() {
   const mine = attempt;
@@ -438,7 +362,7 @@ for (const choice of modes) {
     showProblem("", "");
     if (stream) {
       stopCounting();
-      unfollow();
+      liveView.stop();
       begin();
       choice.focus();
     } else {
