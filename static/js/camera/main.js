@@ -4,6 +4,7 @@
 // the device's own camera.
 
 import { NoAnswer, Refused, renewPage, send, SILENT_WORDS } from "../upload/transfer.js";
+import { Countdown } from "./countdown.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
 import { Follow } from "./follow.js";
 import { grabFrame } from "./frames.js";
@@ -23,8 +24,6 @@ import {
 import { HIDDEN_WORDS, PROBLEMS, troubleWords } from "./words.js";
 
 const SHOT_QUALITY = 0.92;
-const COUNT_FROM = 3;
-const COUNTDOWN_KEY = "mien-countdown";
 
 /** "off", "starting", "on", "counting", "shot" or "sending". */
 let phase = "off";
@@ -38,6 +37,7 @@ let cameras = [];
 let shotIsChosen = false;
 
 const liveView = new Follow();
+const countdown = new Countdown();
 
 function refresh() {
   const { isFront } = camera;
@@ -104,7 +104,7 @@ function begin() {
 
 /** Give the camera back, and everything that hangs on it. */
 function release() {
-  stopCounting();
+  countdown.stop();
   liveView.stop();
   stopCamera(stream);
   stream = null;
@@ -151,36 +151,19 @@ function otherCamera() {
 
 // --- Snapshot -------------------------------------------------------------------
 
-let countTimer = null;
-
-function stopCounting() {
-  clearTimeout(countTimer);
-  countTimer = null;
-}
-
 function shutter() {
   if (phase === "counting") {
-    stopCounting();
+    countdown.stop();
     phase = "on";
     refresh();
     say("The countdown was cancelled.");
-  } else if (parts.countdown.checked) {
+  } else if (countdown.isWanted) {
     phase = "counting";
     refresh();
-    count(COUNT_FROM);
+    countdown.start(takeShot);
   } else {
     takeShot();
   }
-}
-
-function count(left) {
-  if (left === 0) {
-    takeShot();
-    return;
-  }
-  parts.count.textContent = String(left);
-  say(String(left));
-  countTimer = setTimeout(count, 1000, left - 1);
 }
 
 async function grabShot() {
@@ -361,7 +344,7 @@ for (const choice of modes) {
     history.replaceState(null, "", mode === "live" ? "#live" : "#snapshot");
     showProblem("", "");
     if (stream) {
-      stopCounting();
+      countdown.stop();
       liveView.stop();
       begin();
       choice.focus();
@@ -371,14 +354,6 @@ for (const choice of modes) {
     }
   });
 }
-
-parts.countdown.addEventListener("change", () => {
-  try {
-    localStorage.setItem(COUNTDOWN_KEY, parts.countdown.checked ? "on" : "off");
-  } catch {
-    // Storage is switched off: the choice holds for this page alone.
-  }
-});
 
 // Nobody looks: nothing may be seen. What was taken already stays to be decided on.
 function leave() {
@@ -402,10 +377,5 @@ addEventListener("pageshow", (event) => {
   }
 });
 
-try {
-  parts.countdown.checked = localStorage.getItem(COUNTDOWN_KEY) !== "off";
-} catch {
-  // Storage is switched off: with a countdown, then.
-}
 mode = location.hash === "#live" ? "live" : "snapshot";
 refresh();
