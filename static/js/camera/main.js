@@ -7,7 +7,7 @@ import { NoAnswer, Refused, renewPage, send, SILENT_WORDS } from "../upload/tran
 import { Countdown } from "./countdown.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
 import { Follow } from "./follow.js";
-import { grabFrame } from "./frames.js";
+import { Shot } from "./shot.js";
 import {
   emptyWords,
   form,
@@ -23,8 +23,6 @@ import {
 } from "./view.js";
 import { HIDDEN_WORDS, PROBLEMS, troubleWords } from "./words.js";
 
-const SHOT_QUALITY = 0.92;
-
 /** "off", "starting", "on", "counting", "shot" or "sending". */
 let phase = "off";
 let mode = "snapshot";
@@ -33,15 +31,19 @@ let camera = { deviceId: "", isFront: true };
 /** Which Start is the latest: an earlier one that comes late is void. */
 let attempt = 0;
 let cameras = [];
-/** The photo to be sent was chosen as a file; another one is not for the camera. */
-let shotIsChosen = false;
 
 const liveView = new Follow();
 const countdown = new Countdown();
+const shot = new Shot();
 
 function refresh() {
-  const { isFront } = camera;
-  render({ phase, mode, isFront, hasChoice: cameras.length > 1, shotIsChosen });
+  render({
+    phase,
+    mode,
+    isFront: camera.isFront,
+    hasChoice: cameras.length > 1,
+    shotIsChosen: shot.isChosen,
+  });
 }
 
 // --- The camera -----------------------------------------------------------------
@@ -50,7 +52,7 @@ async function start(wish = { deviceId: camera.deviceId }) {
   attempt += 1;
   const mine = attempt;
   release();
-  forgetShot();
+  shot.forget();
   showProblem("", "");
   emptyWords("Your browser asks whether it may use the camera. Choose “Allow”.");
   phase = "starting";
@@ -166,16 +168,11 @@ function shutter() {
   }
 }
 
-async function grabShot() {
-  const canvas = document.createElement("canvas");
-  return grabFrame(parts.video, canvas, { quality: SHOT_QUALITY });
-}
-
 async function takeShot() {
   const mine = attempt;
-  let blob;
+  let file;
   try {
-    blob = await grabShot();
+    file = await shot.grab();
   } catch {
     if (mine === attempt) {
       refuse("broken");
@@ -183,7 +180,7 @@ async function takeShot() {
     return;
   }
   if (mine === attempt) {
-    review(new File([blob], "camera.jpg", { type: blob.type }));
+    review(file);
     say("The photo is taken and the camera is off. Use it, or take another.");
   }
 }
@@ -193,26 +190,11 @@ function review(file, { isChosen = false } = {}) {
   attempt += 1;
   release();
   mayHaveArrived = false;
-  shotIsChosen = isChosen;
-  if (input.files[0] !== file) {
-    const carrier = new DataTransfer();
-    carrier.items.add(file);
-    input.files = carrier.files;
-  }
-  URL.revokeObjectURL(parts.shot.src);
-  parts.shot.src = URL.createObjectURL(file);
+  shot.keep(file, { isChosen });
   showProblem("", "");
   phase = "shot";
   refresh();
   parts.use.focus();
-}
-
-function forgetShot() {
-  if (parts.shot.src) {
-    URL.revokeObjectURL(parts.shot.src);
-    parts.shot.removeAttribute("src");
-  }
-  input.value = "";
 }
 
 /** What stops the photo that is under way, if one is. */
@@ -272,9 +254,9 @@ async function sendShot() {
 /** The present moment, in the camera's full size, is stored like any photo. */
 async function storeMoment() {
   const mine = attempt;
-  let blob;
+  let file;
   try {
-    blob = await grabShot();
+    file = await shot.grab();
   } catch {
     if (mine === attempt) {
       hint(troubleWords("dark", 0));
@@ -282,7 +264,7 @@ async function storeMoment() {
     return;
   }
   if (mine === attempt) {
-    review(new File([blob], "camera.jpg", { type: blob.type }));
+    review(file);
     await sendShot();
   }
 }
@@ -315,8 +297,8 @@ parts.stop.addEventListener("click", () => {
 parts.shutter.addEventListener("click", shutter);
 parts.moment.addEventListener("click", storeMoment);
 parts.retake.addEventListener("click", () => {
-  if (shotIsChosen) {
-    forgetShot();
+  if (shot.isChosen) {
+    shot.forget();
     turnOff();
     input.focus();
   } else {
@@ -349,7 +331,7 @@ for (const choice of modes) {
       begin();
       choice.focus();
     } else {
-      forgetShot();
+      shot.forget();
       turnOff();
     }
   });
@@ -372,7 +354,7 @@ addEventListener("pagehide", leave);
 addEventListener("pageshow", (event) => {
   if (event.persisted) {
     renewPage(form);
-    forgetShot();
+    shot.forget();
     turnOff();
   }
 });
