@@ -279,6 +279,7 @@ def test_mean_of_runs_gets_statistics_of_its_own(tmp_path: Path) -> None:
         told.append((title, total))
         return lambda: told.append(("done", 1))
 
+    assert norm.running_mean is not None
     before = norm.running_mean.clone()
     renew_statistics(result.network, result.config, faces, progress)
 
