@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ml.evaluate import expected_calibration_error
+from ml.evaluate import BOOTSTRAP_ROUNDS, expected_calibration_error
 from ml.labels import EMOTIONS
 
 Float64Array = npt.NDArray[np.float64]
@@ -41,6 +41,8 @@ class GateRules:
 
     ``accuracy_margin``: the lower 95 % bound of the change in accuracy must lie
     above minus this. ``recall_margin``: no class may lose more recall.
+    ``most_calibration_error``: where it is larger, it must lie within
+    ``calibration_margin`` of the champion's.
     ``least_support``: a class with fewer faces cannot be judged. ``least_faces``:
     neither can a whole comparison. ``judging_share``: of the faces that are labelled
     from now on, and that may judge, so many do; the others train.
@@ -49,6 +51,7 @@ class GateRules:
     accuracy_margin: float = 0.01
     recall_margin: float = 0.03
     most_calibration_error: float = 0.05
+    calibration_margin: float = 0.01
     most_latency_ratio: float = 1.2
     least_support: int = 20
     least_faces: int = 200
@@ -182,7 +185,7 @@ def judge(
     if not comparisons:
         findings.append(Finding(Outcome.HOLD, "There was nothing to compare on."))
     for answers in comparisons:
-        broken = _degenerate(answers)
+        broken = _degenerate(answers, rules)
         findings += [broken] if broken else _compare(answers, rules)
     return Decision(tuple(findings))
 
@@ -198,7 +201,7 @@ def paired_change(
     )
 
 
-def _degenerate(answers: Answers) -> Finding | None:
+def _degenerate(answers: Answers, rules: GateRules) -> Finding | None:
     """What no model that learned anything says."""
     candidate = answers.candidate
     where = f"On {answers.name} the candidate"
@@ -212,10 +215,15 @@ def _degenerate(answers: Answers) -> Finding | None:
     if len(candidate) > 1 and float(np.ptp(candidate, axis=0).max()) < 1e-6:
         return Finding(Outcome.REJECT, f"{where} gives every face the same answer.")
     said = set(np.unique(candidate.argmax(axis=1)).tolist())
-    # Only classes that the champion does find: it is a comparison.
+    # Only classes that the champion does find, for it is a comparison; and not those
+    # with so few faces that one answer may be all there was to find.
     before = is_right(answers.champion, answers.labels)
-    found = set(answers.champion.argmax(axis=1)[before].tolist())
-    missing = [EMOTIONS[label].value for label in sorted(found - said)]
+    found = set(answers.labels[before].tolist())
+    missing = [
+        EMOTIONS[label].value
+        for label in sorted(found - said)
+        if (answers.labels == label).sum() >= rules.least_support
+    ]
     if missing:
         return Finding(Outcome.REJECT, f"{where} never says {' or '.join(missing)}.")
     return None
@@ -268,7 +276,8 @@ def _accuracy(name: str, change: PairedChange, rules: GateRules) -> Finding:
         return Finding(Outcome.PROMOTE, f"Good: {words}.")
     if high < -rules.accuracy_margin:
         return Finding(Outcome.REJECT, f"Worse: {words}.")
-    return _undecided(words, change, rules.accuracy_margin, rules, "")
+    needed = change.faces_to_settle(rules.accuracy_margin)
+    return _undecided(words, needed, change.n, rules)
 
 
 def _recall(name: str, change: PairedChange, rules: GateRules) -> Finding:
@@ -285,17 +294,18 @@ def _recall(name: str, change: PairedChange, rules: GateRules) -> Finding:
         return Finding(Outcome.PROMOTE, f"Good: {words}.")
     if change.interval[1] < -rules.recall_margin:
         return Finding(Outcome.REJECT, f"Worse: {words}.")
-    return _undecided(words, change, rules.recall_margin, rules, " of them")
+    needed = change.faces_to_settle(rules.recall_margin)
+    return _undecided(words, needed, change.n, rules, " of them")
 
 
 def _undecided(
-    words: str, change: PairedChange, margin: float, rules: GateRules, whose: str
+    words: str, needed: int | None, n: int, rules: GateRules, whose: str = ""
 ) -> Finding:
-    needed = change.faces_to_settle(margin)
+    """``n`` faces do not tell; ``needed`` of them would, None where no number does."""
     if needed is None:
         return Finding(Outcome.HOLD, f"Undecided, and too close to settle: {words}.")
     # At least one more: by its own numbers it may stand on the very edge.
-    more = rules.labels_for(max(1, needed - change.n))
+    more = rules.labels_for(max(1, needed - n))
     return Finding(
         Outcome.HOLD, f"Undecided: {words}. Label about {more} more{whose}.", more
     )
@@ -303,10 +313,7 @@ def _undecided(
 
 def _calibration(answers: Answers, rules: GateRules) -> Finding:
     before, after = (
-        expected_calibration_error(
-            np.asarray(said.max(axis=1), np.float64),
-            said.argmax(axis=1) == answers.labels,
-        )
+        expected_calibration_error(*_sureness(said, answers.labels))
         if np.isfinite(said).all()
         else 1.0
         for said in (answers.champion, answers.candidate)
@@ -315,11 +322,51 @@ def _calibration(answers: Answers, rules: GateRules) -> Finding:
         f"calibration error on {answers.name} is {after:.3f}, the champion's "
         f"{before:.3f}"
     )
-    good = after <= max(rules.most_calibration_error, before)
-    return Finding(
-        Outcome.PROMOTE if good else Outcome.REJECT,
-        f"{'Good' if good else 'Worse'}: {words}.",
+    allowed = max(rules.most_calibration_error, before + rules.calibration_margin)
+    if after <= allowed:
+        return Finding(Outcome.PROMOTE, f"Good: {words}.")
+    low, high = _calibration_interval(answers)
+    words += f" (95 % of the change: {low:+.3f} to {high:+.3f})"
+    if low > 0:
+        return Finding(Outcome.REJECT, f"Worse: {words}.")
+    change, n = after - before, len(answers.labels)
+    # An interval narrows with the root of the faces: until it leaves 0 out.
+    needed = math.ceil(n * ((change - low) / change) ** 2)
+    return _undecided(words, needed if needed <= _MOST_MORE_LABELS else None, n, rules)
+
+
+def _calibration_interval(answers: Answers, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the change in calibration error, by a paired bootstrap.
+
+    Noise alone makes the error of few faces large, and drawing them again adds as much
+    once more. So the draws are reflected at what was measured (the basic bootstrap):
+    what the noise of one version adds more than the other's is taken off, not doubled.
+    """
+    champion, candidate = (
+        _sureness(said, answers.labels)
+        for said in (answers.champion, answers.candidate)
     )
+
+    def change(rows: IntArray) -> float:
+        before, after = (
+            expected_calibration_error(confidence[rows], right[rows])
+            for confidence, right in (champion, candidate)
+        )
+        return after - before
+
+    n = len(answers.labels)
+    generator = np.random.default_rng(seed)
+    drawn = [change(generator.integers(n, size=n)) for _ in range(BOOTSTRAP_ROUNDS)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    measured = change(np.arange(n))
+    return (float(2 * measured - high), float(2 * measured - low))
+
+
+def _sureness(
+    said: npt.NDArray[np.floating], labels: IntArray
+) -> tuple[Float64Array, npt.NDArray[np.bool_]]:
+    """(how sure it is of each of N faces, whether it is right)."""
+    return np.asarray(said.max(axis=1), np.float64), is_right(said, labels)
 
 
 def _speed(latency_ratio: float, rules: GateRules) -> Finding:

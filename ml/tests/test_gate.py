@@ -176,6 +176,74 @@ def test_overconfident_candidate_is_rejected() -> None:
     assert "calibration" in decision.reasons[0]
 
 
+def hard_faces(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n,) and logits (n, 4) of a version that is about as often right as it
+    says, 69 % of the time."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 2, (n, 4))
+    drawn = softmax(logits).cumsum(axis=1) < generator.random((n, 1))
+    return np.minimum(drawn.sum(axis=1), 3), logits
+
+
+def calibration_finding(decision: Decision) -> Finding:
+    (finding,) = (one for one in decision.findings if "calibration" in one.reason)
+    return finding
+
+
+@pytest.mark.parametrize("n", [200, 450])
+def test_candidate_like_the_champion_is_not_rejected_for_noise_in_calibration(
+    n: int,
+) -> None:
+    """Of few hard faces noise alone makes an error far above 0.05."""
+    for seed in range(6):
+        labels, logits = hard_faces(n, seed)
+        jitter = np.random.default_rng(seed).normal(0, 0.005, logits.shape)
+
+        decision = compare(labels, softmax(logits), softmax(logits + jitter))
+
+        assert calibration_finding(decision).outcome == Outcome.PROMOTE
+
+
+def test_candidate_that_became_far_too_sure_is_rejected_on_few_hard_faces() -> None:
+    for seed in range(6):
+        labels, logits = hard_faces(200, seed)
+
+        decision = compare(labels, softmax(logits), softmax(3 * logits))
+
+        assert calibration_finding(decision).outcome == Outcome.REJECT
+
+
+def test_calibration_that_may_be_worse_by_noise_alone_is_held_and_settled() -> None:
+    """A little too sure: few faces do not tell, many do."""
+    labels, logits = hard_faces(200, 13)
+    few = calibration_finding(compare(labels, softmax(logits), softmax(1.3 * logits)))
+    labels, logits = hard_faces(4000, 3)
+    many = calibration_finding(compare(labels, softmax(logits), softmax(1.3 * logits)))
+
+    assert few.outcome == Outcome.HOLD
+    assert few.more_labels is not None
+    assert f"Label about {few.more_labels} more" in few.reason
+    assert many.outcome == Outcome.REJECT
+
+
+def test_one_answer_is_no_reason_to_reject_for_a_class_never_said() -> None:
+    """The only face of a class flips: there are too few of it to tell."""
+    labels, right = faces(1000, 0.9)
+    labels = np.where(labels == 2, 0, labels)
+    labels[7] = 2
+    right[7] = True
+    champion = answers_with(labels, right)
+    # Who is wrong says the next emotion: nobody but the one face says surprise.
+    champion[(labels == 1) & ~right] = answers_with(np.array([0]), np.array([True]))
+    candidate = champion.copy()
+    candidate[7] = answers_with(np.array([0]), np.array([True]))
+
+    decision = compare(labels, champion, candidate)
+
+    assert decision.outcome == Outcome.HOLD
+    assert "only 1 faces of surprise" in decision.reasons[0]
+
+
 def _degenerate() -> dict[str, np.ndarray]:
     labels, right = faces(1000, 0.9)
     good = answers_with(labels, right)
