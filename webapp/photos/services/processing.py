@@ -36,6 +36,8 @@ from ml.preprocessing import UInt8Array, crop_faces
 from ml.quality import face_quality
 from ml.runtime import ProviderUnavailable
 from ml.types import DetectedFace, FaceQuality
+from webapp.core.clock import CLOCK_SLACK_SECONDS as _CLOCK_SLACK_SECONDS
+from webapp.core.clock import in_seconds as _in_seconds
 from webapp.core.metrics import PHOTOS_ENDED, PREDICTIONS, STAGE_SECONDS, stage
 from webapp.core.storage import StorageAway
 from webapp.photos.models import (
@@ -53,7 +55,6 @@ LEASE_SECONDS: Final = 4.0
 _RENEW_EVERY_SECONDS: Final = 1.0
 _MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
 _AGAIN_AFTER_SECONDS: Final = 5.0
-_CLOCK_SLACK_SECONDS: Final = 1.0
 _PATIENCE: Final = timedelta(hours=1)
 """So long after its upload a photo waits for what is no fault of its own."""
 
@@ -360,8 +361,3 @@ def _lease_kept(photo: Photo) -> Iterator[None]:
 
 def _lease_end() -> CombinedExpression:
     return _in_seconds(LEASE_SECONDS)
-
-
-def _in_seconds(seconds: float) -> CombinedExpression:
-    """So long after now, or before it, by the database's clock."""
-    return Now() + timedelta(seconds=seconds)

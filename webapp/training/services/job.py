@@ -8,14 +8,15 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models import QuerySet
-from django.utils import timezone
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Now
 
+from webapp.core.clock import in_seconds
 from webapp.training.models import RunLine, RunState, TrainingRun
 
 if TYPE_CHECKING:
@@ -97,9 +98,8 @@ def keep_lease(run: TrainingRun) -> Iterator[Job]:
         try:
             while not ended.wait(RENEW_EVERY_SECONDS):
                 try:
-                    now = timezone.now()
                     kept = job.mine.filter(cancel_requested_at__isnull=True).update(
-                        lease_expires_at=lease_end(), heartbeat_at=now
+                        lease_expires_at=lease_end(), heartbeat_at=Now()
                     )
                 except DatabaseError as error:
                     logger.warning("run %s: lease not renewed: %s", run.number, error)
@@ -118,5 +118,6 @@ def keep_lease(run: TrainingRun) -> Iterator[Job]:
         ended.set()
 
 
-def lease_end() -> datetime:
-    return timezone.now() + timedelta(seconds=LEASE_SECONDS)
+def lease_end() -> CombinedExpression:
+    """Of a lease that begins or is renewed now, by the database's clock."""
+    return in_seconds(LEASE_SECONDS)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -14,12 +13,13 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from ml.retraining import RetrainingError
 from webapp.accounts.models import Role, User
 from webapp.accounts.roles import has_role
+from webapp.core.clock import CLOCK_SLACK_SECONDS, in_seconds
 from webapp.core.errors import DomainError, NotAllowed
 from webapp.core.storage import StorageAway
 from webapp.registry.models import ModelVersion
@@ -36,16 +36,22 @@ from webapp.training.models import (
 )
 from webapp.training.services import base as bases
 from webapp.training.services import snapshots
-from webapp.training.services.job import Job, Stopped, keep_lease, lease_end
+from webapp.training.services.job import (
+    LEASE_SECONDS,
+    Job,
+    Stopped,
+    keep_lease,
+    lease_end,
+)
 from webapp.training.services.lineage import choose_start
 from webapp.training.services.queue import count_waiting_messages, wake_trainer
 from webapp.training.services.run_dirs import remove_run_dir
 from webapp.training.services.training import train_and_judge
 
 MAX_SEED: Final = 2**31 - 1
-_MESSAGE_LOST_AFTER: Final = timedelta(seconds=2)
-_AWAY_FOR: Final = timedelta(minutes=1)
-_AWAY_AT_MOST: Final = timedelta(days=1)
+_MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
+_AWAY_FOR_SECONDS: Final = 60.0
+_AWAY_AT_MOST_SECONDS: Final = 24 * 3600.0
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +91,10 @@ def request_run(
                 config=settled,
                 parent=champion,
                 start=start,
-                queued_at=timezone.now(),
+                queued_at=Now(),
             )
+            # As the database told it; until then it is an expression.
+            run.refresh_from_db(fields=["queued_at"])
             transaction.on_commit(lambda: wake_trainer(run.pk), robust=True)
     except IntegrityError as error:
         raise _already_running() from error
@@ -141,21 +149,20 @@ def cancel_run(*, run: TrainingRun, cancelled_by: User | None) -> bool:
 def claim_run(*, run_id: uuid.UUID) -> TrainingRun | None:
     """Lease a queued run; None where somebody else has it or it is not wanted."""
     token = uuid.uuid4()
-    now = timezone.now()
     claimed = TrainingRun.objects.filter(
         pk=run_id, state=RunState.QUEUED, attempts__lt=MAX_ATTEMPTS
     ).update(
         state=RunState.RUNNING,
         lease_token=token,
         lease_expires_at=lease_end(),
-        heartbeat_at=now,
+        heartbeat_at=Now(),
         attempts=F("attempts") + 1,
         message="",
     )
     if not claimed:
         return None
     TrainingRun.objects.filter(pk=run_id, started_at__isnull=True).update(
-        started_at=now
+        started_at=timezone.now()
     )
     return (
         TrainingRun.objects.select_related("parent", "start", "snapshot")
@@ -201,15 +208,13 @@ def sweep_runs() -> int:
     A run whose worker died goes back to the queue; after ``MAX_ATTEMPTS`` deaths
     without a checkpoint in between it is failed.
     """
-    now = timezone.now()
     moved = 0
-    stranded = TrainingRun.objects.filter(
-        state=RunState.RUNNING, lease_expires_at__lt=now
-    )
-    for run in stranded:
-        moved += _take_back(run, now)
+    for run in TrainingRun.objects.filter(_lease_is_over(), state=RunState.RUNNING):
+        moved += _take_back(run)
     waiting = TrainingRun.objects.filter(
-        state=RunState.QUEUED, queued_at__lt=now - _MESSAGE_LOST_AFTER
+        Q(queued_at__lt=in_seconds(-_MESSAGE_LOST_AFTER_SECONDS))
+        | Q(queued_at__gt=in_seconds(_AWAY_FOR_SECONDS + CLOCK_SLACK_SECONDS)),
+        state=RunState.QUEUED,
     ).first()
     if waiting is not None and count_waiting_messages() == 0:
         moved += wake_trainer(waiting.pk)
@@ -274,9 +279,9 @@ def _fail(job: Job, message: str) -> None:
 def _put_off(job: Job, error: StorageAway) -> None:
     """Give it back as if it had never been claimed: the sweep wakes a worker once it
     is due. A store that is away for a day may refuse for good: then it fails."""
-    now = timezone.now()
     wanted = job.mine.filter(cancel_requested_at__isnull=True)
-    if wanted.filter(put_off_since__lte=now - _AWAY_AT_MOST).exists():
+    long_ago = in_seconds(-_AWAY_AT_MOST_SECONDS)
+    if wanted.filter(put_off_since__lte=long_ago).exists():
         _fail(
             job,
             f"The files were out of reach for a day: {error}. See to their store, then "
@@ -286,8 +291,8 @@ def _put_off(job: Job, error: StorageAway) -> None:
     message = f"Put off, the files are out of reach: {error}"
     put_off = wanted.update(
         state=RunState.QUEUED,
-        queued_at=now + _AWAY_FOR,
-        put_off_since=Coalesce("put_off_since", now),
+        queued_at=in_seconds(_AWAY_FOR_SECONDS),
+        put_off_since=Coalesce("put_off_since", Now()),
         attempts=F("attempts") - 1,
         message=message[:1000],
         stage="",
@@ -316,13 +321,19 @@ def _end_cancelled(job: Job) -> None:
         remove_run_dir(job.run)
 
 
-def _take_back(run: TrainingRun, expired_at: datetime) -> bool:
+def _lease_is_over() -> Q:
+    return Q(lease_expires_at__lt=Now()) | Q(
+        lease_expires_at__gt=in_seconds(LEASE_SECONDS + CLOCK_SLACK_SECONDS)
+    )
+
+
+def _take_back(run: TrainingRun) -> bool:
     """End the lease of a dead worker; False where it was renewed meanwhile."""
     dead = TrainingRun.objects.filter(
+        _lease_is_over(),
         pk=run.pk,
         state=RunState.RUNNING,
         lease_token=run.lease_token,
-        lease_expires_at__lt=expired_at,
     )
     now = timezone.now()
     ended: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "stage": ""}
@@ -343,7 +354,7 @@ def _take_back(run: TrainingRun, expired_at: datetime) -> bool:
     if cancelled or failed:
         remove_run_dir(run)
         return True
-    queued = unwished.update(state=RunState.QUEUED, queued_at=now, **ended)
+    queued = unwished.update(state=RunState.QUEUED, queued_at=Now(), **ended)
     if queued:
         wake_trainer(run.pk)
     return bool(queued)

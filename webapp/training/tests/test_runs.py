@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -283,6 +284,56 @@ def test_run_of_a_dead_worker_goes_on_and_the_old_one_writes_nothing(
     assert ModelVersion.objects.filter(shipped=False).count() == 1
 
 
+def test_run_of_a_dead_worker_waits_for_no_clock_that_went_back(
+    labeller: Labeller,
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    assert runs.claim_run(run_id=run.pk) is not None
+    TrainingRun.objects.update(lease_expires_at=timezone.now() + timedelta(hours=1))
+
+    assert runs.sweep_runs() == 1
+
+    run.refresh_from_db()
+    assert run.state == RunState.QUEUED
+
+
+def test_run_that_waits_waits_for_no_clock_that_went_back(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.faces(1)
+    run = runs.request_run(mode="head", requested_by=None)
+    TrainingRun.objects.update(queued_at=timezone.now() + timedelta(hours=1))
+    woken: list[uuid.UUID] = []
+    monkeypatch.setattr(runs, "count_waiting_messages", lambda: 0)
+    monkeypatch.setattr(runs, "wake_trainer", lambda pk: not woken.append(pk))
+
+    assert runs.sweep_runs() == 1
+
+    assert woken == [run.pk]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_host_whose_clock_is_wrong_neither_takes_nor_keeps_a_run_for_long(
+    labeller: Labeller, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """An hour ahead and an hour behind: the database's clock is the same to all."""
+    right = timezone.now
+    labeller.faces(1)
+    monkeypatch.setattr(timezone, "now", lambda: right() + timedelta(hours=hours))
+
+    run = runs.request_run(mode="head", requested_by=None)
+    assert abs(run.queued_at - right()) < timedelta(seconds=60)
+    claimed = runs.claim_run(run_id=run.pk)
+    assert claimed is not None
+    runs.sweep_runs()
+
+    run.refresh_from_db()
+    assert (run.state, run.lease_token) == (RunState.RUNNING, claimed.lease_token)
+    assert run.lease_expires_at is not None
+    assert abs(run.lease_expires_at - right()) < timedelta(seconds=60)
+
+
 def test_run_whose_workers_always_die_is_given_up_with_a_reason(
     labeller: Labeller,
 ) -> None:
@@ -534,7 +585,7 @@ def test_command_line_tries_a_run_again_that_is_put_off(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     labeller.faces(6)
-    monkeypatch.setattr(runs, "_AWAY_FOR", timedelta(0))
+    monkeypatch.setattr(runs, "_AWAY_FOR_SECONDS", 0.0)
     patched = pytest.MonkeyPatch()
     take_files_away(patched)
 

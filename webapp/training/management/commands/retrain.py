@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from webapp.core.errors import DomainError
 from webapp.training.errors import NothingNew
@@ -90,9 +90,11 @@ class Command(BaseCommand):
         deadline = time.monotonic() + timeout
         shown = 0
         while True:
-            due = run.state == RunState.QUEUED and run.queued_at <= timezone.now()
             # Again where it was put off: there may be no training worker.
-            if here and due:
+            due = TrainingRun.objects.filter(
+                pk=run.pk, state=RunState.QUEUED, queued_at__lte=Now()
+            )
+            if here and due.exists():
                 self._train(run)
             run.refresh_from_db()
             finished = run.is_finished
