@@ -16,6 +16,7 @@ database allows one run that is queued or running.
 
 from __future__ import annotations
 
+import uuid
 from typing import Final
 
 from django.conf import settings
@@ -197,7 +198,7 @@ class TrainingRun(TimedModel):
     "interval", "fixed", "broken"}], "slices": [{"name", "faces", "champion",
     "candidate", "fixed", "broken"}], "flags": {"faces", "champion", "candidate",
     "held_out": {"faces", "champion", "candidate"}}, "latency": {"champion_ms",
-    "candidate_ms", "ratio"}}``; shares in [0, 1].
+    "candidate_ms", "ratio"}, "left_out": [face_key]}``; shares in [0, 1].
     """
 
     number = models.PositiveIntegerField(unique=True)
@@ -304,6 +305,12 @@ class TrainingRun(TimedModel):
     @property
     def is_finished(self) -> bool:
         return self.state not in UNFINISHED
+
+    @property
+    def left_out(self) -> set[uuid.UUID]:
+        """Faces of its data set that were to train and did not, for they nearly are
+        faces that judge: of the frozen evaluation set or, in a full run, of test."""
+        return {uuid.UUID(key) for key in self.report.get("left_out", ())}
 
 
 class RunLine(models.Model):

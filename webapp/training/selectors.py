@@ -217,6 +217,12 @@ def trained_step(*, flag: Correction) -> Step | None:
         return Step("trained", "Learned from", words, done=False)
     split = next(row.split for row in rows if row.snapshot_id == run.snapshot_id)
     where = f"It is in data set {run.snapshot.number}"
+    if flag.face_id in run.left_out:
+        words = (
+            f"{where}, but it nearly is a face that judges, so version "
+            f"{run.candidate.version} did not learn from it."
+        )
+        return _trained(words, flag, run)
     words = (
         f"{where}, and version {run.candidate.version} learned from it."
         if split == Split.TRAIN
@@ -234,6 +240,10 @@ def trained_step(*, flag: Correction) -> Step | None:
         )
     else:
         words += " It does not serve: people, or the gate, have not let it."
+    return _trained(words, flag, run)
+
+
+def _trained(words: str, flag: Correction, run: TrainingRun) -> Step:
     return Step(
         "trained",
         "Learned from",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ml.checkpoint import CHECKPOINT_FILE, load_result
 from ml.consensus import NO_LABEL
@@ -28,6 +29,8 @@ from webapp.training.errors import RunFailed, RunRefused
 from webapp.training.services.base import load_faces
 from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.job import Job
+
+BoolArray = npt.NDArray[np.bool_]
 
 _EMA_DECAY: Final = 0.999
 _FACES_FILE: Final = "curated.sha256"
@@ -49,14 +52,15 @@ def fine_tune(
     taught: CuratedFaces,
     run_dir: Path,
     version: str,
-) -> tuple[EmotionClassifier, bytes]:
+) -> tuple[EmotionClassifier, bytes, BoolArray]:
     """Train from where ``run_dir`` holds a checkpoint that learned from the same
-    curated faces ``taught``, or from ``start``; the candidate, loaded, and its file.
+    curated faces ``taught``, or from ``start``; the candidate, loaded, its file, and
+    which of ``taught`` were left out, bool (N,).
 
     Raises ``RunRefused``, ``RunFailed`` or ``Stopped``.
     """
     settings = _train_config(job, config, start, train_faces)
-    curated = _curated(job, layout, start, train_faces, taught, config)
+    curated, left_out = _curated(job, layout, start, train_faces, taught, config)
     _begin(job, run_dir, taught)
     done = _resumed(job, run_dir)
 
@@ -109,7 +113,7 @@ def fine_tune(
     except (TrainingError, ExportError, ModelFileError) as error:
         raise RunFailed(f"The network could not be trained: {error}") from error
     manifest = replace(manifest, parent=start.manifest.version)
-    return EmotionClassifier(manifest, data), data
+    return EmotionClassifier(manifest, data), data, left_out
 
 
 def _begin(job: Job, run_dir: Path, taught: CuratedFaces) -> None:
@@ -176,8 +180,9 @@ def _curated(
     train_faces: FaceSet,
     taught: CuratedFaces,
     config: FullConfig,
-) -> FaceSet:
-    """Curated faces as the folder's are, less those of validation and test."""
+) -> tuple[FaceSet, BoolArray]:
+    """Curated faces as the folder's are, less those of validation and test, and which
+    these are."""
     crops, shares = taught.crops, taught.shares
     keep = np.ones(len(crops), bool)
     if len(crops):
@@ -191,13 +196,14 @@ def _curated(
         )
     wide = np.zeros((int(keep.sum()), train_faces.targets.shape[1]), np.float32)
     wide[:, : len(EMOTIONS)] = shares[keep]
-    return FaceSet(
+    faces = FaceSet(
         files=tuple(f"curated/{i}" for i in np.flatnonzero(keep)),
         crops=crops[keep],
         folder_labels=shares[keep].argmax(axis=1).astype(np.int64),
         targets=wide,
         weights=(config.curated_weight * taught.weights[keep]).astype(np.float32),
     )
+    return faces, ~keep
 
 
 def _joined(left: FaceSet, right: FaceSet) -> FaceSet:

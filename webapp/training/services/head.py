@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from webapp.training.services.job import Job
 
 Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def refit(
@@ -30,8 +31,9 @@ def refit(
     features: Float32Array,
     shares: Float32Array,
     weights: Float32Array,
-) -> tuple[bytes, Calibration]:
-    """The model file with its new head, and its calibration.
+) -> tuple[bytes, Calibration, BoolArray]:
+    """The model file with its new head, its calibration, and which of the curated faces
+    were left out, bool (N,).
 
     ``features`` (N, C), ``shares`` (N, 4) and ``weights`` (N,) are those of the
     curated faces that train. Faces of the frozen evaluation set among them are left
@@ -58,7 +60,7 @@ def refit(
             (start.head_weight, start.head_bias),
             config.stay,
         )
-    return with_head(start_data, *head), _calibration(start, head, base)
+    return with_head(start_data, *head), _calibration(start, head, base), known
 
 
 def child_of(

@@ -55,12 +55,14 @@ def judge_and_finish(
     frozen: JudgedFaces,
     taught: CuratedFaces,
     judged: CuratedFaces,
+    left_out: BoolArray,
     taught_features: Mapping[str, Float32Array] | None = None,
 ) -> None:
     """Ask the gate, and keep the candidate with all that was found.
 
     ``model`` is the candidate's file, ``frozen`` the base's evaluation faces,
-    ``taught`` and ``judged`` the curated faces that trained and those that did not;
+    ``taught`` and ``judged`` the curated faces that trained and those that did not,
+    ``left_out`` says which of the former nearly are faces that judge, bool (N,);
     ``taught_features`` what bodies, by their SHA-256, made of the former already,
     float32 (N, C). Raises ``Stopped`` or ``CannotCompare``.
     """
@@ -83,7 +85,15 @@ def judge_and_finish(
             comparing.answers_of(candidate, learned),
         ),
     ]
-    report = {**verdict.report, "flags": _accepted_flags(comparisons)}
+    report = {
+        **verdict.report,
+        "flags": _accepted_flags(comparisons),
+        "left_out": [
+            str(row.face_key)
+            for row, known in zip(taught.rows, left_out, strict=True)
+            if known
+        ],
+    }
     manifest = replace(
         candidate.manifest,
         created_at=job.run.created_at.isoformat(timespec="seconds"),

@@ -20,12 +20,15 @@ def versions_with_gone_faces() -> dict[uuid.UUID, int]:
         return {}
     gone: dict[uuid.UUID, set[uuid.UUID]] = {}
     runs = TrainingRun.objects.filter(state=RunState.DONE).order_by("number")
-    for candidate, start, snapshot in runs.values_list(
-        "candidate_id", "start_id", "snapshot_id"
+    for candidate, start, snapshot, left_out in runs.values_list(
+        "candidate_id", "start_id", "snapshot_id", "report__left_out"
     ):
         assert candidate is not None  # The database says so of what is done.
         assert snapshot is not None
-        learned = gone.get(start, set()) | by_snapshot.get(snapshot, set())
+        # Runs before there was such a list have none.
+        known = {uuid.UUID(key) for key in left_out or ()}
+        own = by_snapshot.get(snapshot, set()) - known
+        learned = gone.get(start, set()) | own
         if learned:
             gone[candidate] = learned
     return {version: len(faces) for version, faces in gone.items()}

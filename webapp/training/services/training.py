@@ -65,11 +65,11 @@ def _run_head(
         )
     features = _features(job, start, taught.crops)
     job.step("Refitting the head")
-    model, calibration = head.refit(
+    model, calibration, left_out = head.refit(
         job, config, start, start_data, data, features, taught.shares, taught.weights
     )
     job.say(
-        f"The head was refitted on {len(taught.rows)} curated faces and "
+        f"The head was refitted on {int((~left_out).sum())} curated faces and "
         f"{len(data.features)} of the base."
     )
     candidate = head.child_of(start, model, calibration, _version_name(job.run))
@@ -88,6 +88,7 @@ def _run_head(
         frozen=JudgedFaces(data.evaluation_labels, features=known),
         taught=taught,
         judged=judged,
+        left_out=left_out,
         taught_features={data.model_sha256: features},
     )
 
@@ -110,7 +111,7 @@ def _run_full(
     )
     snapshot = _snapshot(job, bases.describe_folder(layout, train_faces, validation))
     taught, judged = _curated_faces(job, snapshot, start.manifest)
-    candidate, model = full.fine_tune(
+    candidate, model, left_out = full.fine_tune(
         job,
         config,
         start,
@@ -138,6 +139,7 @@ def _run_full(
         ),
         taught=taught,
         judged=judged,
+        left_out=left_out,
     )
 
 

@@ -20,6 +20,7 @@ from ml.labels import Emotion
 from webapp.accounts.models import User
 from webapp.core.errors import NotAllowed
 from webapp.core.tests.queries import query_limit
+from webapp.curation.models import Correction
 from webapp.curation.tests.factories import PersonFactory
 from webapp.photos.models import Face
 from webapp.photos.services.erasure import delete_photo
@@ -35,9 +36,11 @@ from webapp.training.models import (
     Split,
     TrainingRun,
 )
+from webapp.training.selectors import trained_step
 from webapp.training.services import judging, runs, training
 from webapp.training.services.curated import CuratedFaces
 from webapp.training.services.job import Job, lease_end
+from webapp.training.services.lineage import versions_with_gone_faces
 from webapp.training.services.run_dirs import run_dir
 from webapp.training.services.snapshots import _drawn, build_snapshot
 from webapp.training.tests.factories import Labeller, head_run, put_off, take_files_away
@@ -664,6 +667,16 @@ def test_face_of_the_frozen_evaluation_set_never_trains(
 
     assert SnapshotFace.objects.get(face_key=known.pk).split == Split.TRAIN
     assert run.lines.filter(text__contains="1 curated faces are left out").exists()
+    assert run.left_out == {known.pk}
+    assert run.candidate is not None
+    step = trained_step(flag=Correction.objects.get(face=known))
+    assert step is not None
+    assert (
+        f"nearly is a face that judges, so version {run.candidate.version} did not "
+        "learn from it." in step.words
+    )
+    delete_photo(photo=known.photo)
+    assert versions_with_gone_faces() == {}
 
 
 def test_command_line_follows_a_run_to_its_end(
