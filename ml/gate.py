@@ -122,10 +122,14 @@ class Decision:
 
     @property
     def more_labels(self) -> int | None:
-        """About how many more labels would settle what is undecided."""
-        return max(
-            (f.more_labels for f in self.findings if f.more_labels), default=None
-        )
+        """About how many more labels would settle a hold, at the least: where they are
+        all needed of one class, its finding says so. None where it is no hold, or no
+        number would."""
+        if self.outcome != Outcome.HOLD:
+            return None
+        held = [f.more_labels for f in self.findings if f.outcome == Outcome.HOLD]
+        needed = [more for more in held if more is not None]
+        return max(needed, default=None) if len(needed) == len(held) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,16 @@ def test_few_faces_are_never_enough_however_good_the_answers() -> None:
     assert decision.more_labels == 160
 
 
+def test_no_number_of_labels_settles_what_is_rejected_or_too_close() -> None:
+    held = Finding(Outcome.HOLD, "Undecided: few faces.", 40)
+    too_close = Finding(Outcome.HOLD, "Undecided, and too close to settle.")
+    rejected = Finding(Outcome.REJECT, "Worse: slow.")
+
+    assert Decision((held,)).more_labels == 40
+    assert Decision((held, too_close)).more_labels is None
+    assert Decision((held, rejected)).more_labels is None
+
+
 def test_labels_that_will_train_are_counted_in() -> None:
     """Where one label in four comes to judge, it takes four for each face."""
     labels, right = faces(400, 0.88)

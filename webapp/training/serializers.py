@@ -140,7 +140,9 @@ class DecisionSerializer(serializers.Serializer[Any]):
     notes = serializers.ListField(child=serializers.CharField())
     more_labels = serializers.IntegerField(
         allow_null=True,
-        help_text="About so many more labels of visitors' photos would settle it.",
+        help_text="To settle a hold takes at least about so many more labels of "
+        "visitors' photos, all of one emotion where the finding speaks of one. null "
+        "where it is no hold, or no number would settle it.",
     )
 
 
