@@ -370,9 +370,9 @@ class Shadow(TimedModel):
     """That a candidate reads live faces beside the champion, until ``ends_at`` or
     until somebody ends it (``ended_at``).
 
-    Only faces that may be used for training are read, from ``created_at`` on. What
-    the candidate says is a ``Prediction`` of its own; where it differs, the face
-    goes to curation. ``faces`` and ``differed`` count.
+    Only faces of visitors that may be used for training are read, from ``created_at``
+    on. What the candidate says is a ``Prediction`` of its own; where it differs, the
+    face goes to curation. ``faces`` and ``differed`` count.
     """
 
     candidate = models.ForeignKey(

@@ -25,7 +25,7 @@ from webapp.accounts.roles import has_role
 from webapp.core.errors import Conflict, NotAllowed
 from webapp.core.storage import StorageAway
 from webapp.curation.models import ConsensusState, Correction, Reason, Source
-from webapp.curation.services.queue import enqueue_faces
+from webapp.curation.services.queue import IMPORTED, enqueue_faces
 from webapp.photos.models import Face, PhotoStatus, Prediction
 from webapp.photos.selectors import training_allowed
 from webapp.photos.services.serving import NoModelServes, model_server
@@ -151,7 +151,12 @@ def _read_shadow(shadow: Shadow, step: int) -> int:
 
 
 def _turn(shadow: Shadow, classifier: EmotionClassifier, step: int) -> int:
-    faces = _unread(shadow.candidate).filter(created_at__gte=shadow.created_at)
+    # What an admin brought in says nothing of how a candidate does on visitors' faces.
+    faces = (
+        _unread(shadow.candidate)
+        .filter(created_at__gte=shadow.created_at)
+        .exclude(photo__consent_version=IMPORTED)
+    )
     ids = list(faces.order_by("created_at").values_list("pk", flat=True)[:step])
     said = _read(classifier, shadow.candidate, ids)
     differing = _differing(said)

@@ -20,6 +20,7 @@ from webapp.core.storage import StorageAway
 from webapp.curation.models import Consensus, Correction, QueueItem, Reason
 from webapp.curation.receipts import get_receipt, receipt_secret
 from webapp.curation.selectors import queue_figures
+from webapp.curation.services.queue import IMPORTED
 from webapp.curation.tests.factories import (
     FaceFactory,
     PersonFactory,
@@ -75,7 +76,8 @@ def test_shadow_reads_live_faces_and_differences_go_to_curation(
     shadow = readings.start_shadow(candidate=candidate, requested_by=admin)
     same = live_faces(labeller, 3, said=3)
     other = live_faces(labeller, 2, said=0)
-    kept_out, expired = live_faces(labeller, 2, said=0)
+    kept_out, expired, imported = live_faces(labeller, 3, said=0)
+    Photo.objects.filter(pk=imported.photo_id).update(consent_version=IMPORTED)
     set_consent(photos=Photo.objects.filter(pk=kept_out.photo_id), train=False)
     let_expire(expired)
 
