@@ -26,6 +26,8 @@ COPY webapp webapp
 COPY templates templates
 COPY static static
 COPY deploy/health.py deploy/health.py
+# NumPy would start a thread for each core of the host, and stand at the limit of its
+# processes where these are many.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
@@ -33,7 +35,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     MIEN_HOME=/srv/mien \
     MIEN_LOG_FORMAT=json \
     MIEN_ALIVE_FILE=/tmp/alive \
-    PROMETHEUS_MULTIPROC_DIR=/tmp/metrics
+    PROMETHEUS_MULTIPROC_DIR=/tmp/metrics \
+    OMP_NUM_THREADS=1
 # Static files are part of the image: nothing is written while it runs. The key is for
 # this one command, and opens nothing.
 RUN mkdir -p /tmp/metrics /srv/mien/training \

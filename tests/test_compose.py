@@ -78,6 +78,26 @@ def test_part_has_limits_a_health_check_and_a_bounded_log(name: str) -> None:
         assert part["restart"] == "unless-stopped"
 
 
+@pytest.mark.parametrize("name", SITE)
+def test_part_computes_on_no_more_threads_than_it_has_cores(name: str) -> None:
+    """NumPy would start as many as the host has, against the limit of processes."""
+    (image,) = re.findall(r"^\s+OMP_NUM_THREADS=(\d+)$", dockerfile("."), re.M)
+    given = {"OMP_NUM_THREADS": image, **SERVICES[name]["environment"]}
+    cpus = SERVICES[name]["deploy"]["resources"]["limits"]["cpus"]
+
+    environment = serve.environment_of((SERVICES[name]["command"] or ["web"])[0], given)
+
+    alone = name.startswith("training")
+    assert environment["OMP_NUM_THREADS"] == (cpus if alone else "1")
+
+
+def test_training_on_a_host_of_its_own_takes_every_core() -> None:
+    assert serve.environment_of("training", {})["OMP_NUM_THREADS"] == str(serve.cores())
+    assert serve.environment_of("inference", {})["OMP_NUM_THREADS"] == "1"
+    chosen = serve.environment_of("inference", {"OMP_NUM_THREADS": "3"})
+    assert chosen["OMP_NUM_THREADS"] == "3"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_image_is_pinned(name: str) -> None:
     image = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", SERVICES[name]["image"])

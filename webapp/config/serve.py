@@ -110,9 +110,9 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(64 * 1024**2),
         "MALLOC_TRIM_THRESHOLD_": str(128 * 1024**2),
         "MALLOC_TOP_PAD_": str(16 * 1024**2),
-        **environment,
         # One process a core; more threads would only get into each other's way.
         "OMP_NUM_THREADS": "1",
+        **environment,
         # macOS ends a forked child that touches Objective-C, as networking does.
         "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
     }
@@ -167,6 +167,9 @@ def environment_of(role: str, environment: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "DJANGO_SETTINGS_MODULE": "webapp.config.settings",
     }
+    if role == "training":
+        # A process by itself: a full run takes every core.
+        given = {"OMP_NUM_THREADS": str(cores()), **given}
     if role != "web":
         given = worker_environment(given)
         if not {"MIEN_SECRET_KEY", "MIEN_SECRET_KEY_FILE"} & given.keys():
