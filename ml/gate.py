@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.evaluate import BOOTSTRAP_ROUNDS, expected_calibration_error
+from ml.intervals import Z95
 from ml.labels import EMOTIONS
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_Z95: Final = 1.959963984540054
 _MOST_MORE_LABELS: Final = 100_000
 
 
@@ -155,7 +155,7 @@ class PairedChange:
         if not self.n:
             return (-1.0, 1.0)
         gain, loss = self._adjusted()
-        half = _Z95 * math.sqrt((gain + loss - (gain - loss) ** 2) / (self.n + 2))
+        half = Z95 * math.sqrt((gain + loss - (gain - loss) ** 2) / (self.n + 2))
         middle = gain - loss
         return (max(-1.0, middle - half), min(1.0, middle + half))
 
@@ -166,7 +166,7 @@ class PairedChange:
         distance = abs(gain - loss + margin)
         if distance == 0:
             return None
-        needed = (_Z95 / distance) ** 2 * (gain + loss - (gain - loss) ** 2)
+        needed = (Z95 / distance) ** 2 * (gain + loss - (gain - loss) ** 2)
         return math.ceil(needed) if needed <= _MOST_MORE_LABELS else None
 
     def _adjusted(self) -> tuple[float, float]:

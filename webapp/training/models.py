@@ -225,6 +225,7 @@ class TrainingRun(TimedModel):
     attempts = models.PositiveSmallIntegerField(default=0)
     lease_token = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
+    # Nobody reads or writes it; it stays while the release before this one may run.
     heartbeat_at = models.DateTimeField(null=True)
     queued_at = models.DateTimeField()
     put_off_since = models.DateTimeField(null=True)

@@ -14,7 +14,6 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.expressions import CombinedExpression
-from django.db.models.functions import Now
 
 from webapp.core.clock import in_seconds
 from webapp.training.models import RunLine, RunState, TrainingRun
@@ -99,7 +98,7 @@ def keep_lease(run: TrainingRun) -> Iterator[Job]:
             while not ended.wait(RENEW_EVERY_SECONDS):
                 try:
                     kept = job.mine.filter(cancel_requested_at__isnull=True).update(
-                        lease_expires_at=lease_end(), heartbeat_at=Now()
+                        lease_expires_at=lease_end()
                     )
                 except DatabaseError as error:
                     logger.warning("run %s: lease not renewed: %s", run.number, error)

@@ -155,7 +155,6 @@ def claim_run(*, run_id: uuid.UUID) -> TrainingRun | None:
         state=RunState.RUNNING,
         lease_token=token,
         lease_expires_at=lease_end(),
-        heartbeat_at=Now(),
         attempts=F("attempts") + 1,
         message="",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
@@ -32,8 +32,6 @@ from webapp.training.views.common import (
     training_page,
     version_named,
 )
-
-_PLOTTED_RUNS: Final = 20
 
 
 @never_cache
