@@ -73,7 +73,8 @@ class Photo(TimedModel):
     ``upload_sha256`` is of the bytes and choices as they were sent, and
     ``idempotency_hash`` of the key that came with them and of who sent it.
     ``lease_token`` names the one worker that may finish it, until
-    ``lease_expires_at``.
+    ``lease_expires_at``. ``put_off_since`` says from when on it has been put off, for
+    the store is away or no model serves; null where it never was, or is done or failed.
     """
 
     visitor_key = models.CharField(max_length=64, db_index=True)
@@ -99,6 +100,7 @@ class Photo(TimedModel):
     lease_token = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
     queued_at = models.DateTimeField()
+    put_off_since = models.DateTimeField(null=True)
     done_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True, db_index=True)
 

@@ -26,7 +26,7 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import CombinedExpression
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from PIL import Image
 
@@ -56,7 +56,7 @@ _RENEW_EVERY_SECONDS: Final = 1.0
 _MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
 _AGAIN_AFTER_SECONDS: Final = 5.0
 _PATIENCE: Final = timedelta(hours=1)
-"""So long after its upload a photo waits for what is no fault of its own."""
+"""So long after it was first put off a photo waits for what is no fault of its own."""
 
 _SWEEP_LIMIT: Final = 500
 
@@ -130,6 +130,7 @@ def give_back_photo(
             status=PhotoStatus.FAILED,
             failure_reason=reason,
             done_at=timezone.now(),
+            put_off_since=None,
             lease_token=None,
             lease_expires_at=None,
         )
@@ -155,13 +156,16 @@ def _held(photo: Photo) -> QuerySet[Photo]:
 
 def _put_off(photo: Photo, reason: FailureReason) -> None:
     """Give it back as if it had never been claimed: the sweep wakes somebody once it
-    is due. After an hour attempts count, so that nobody waits for ever."""
-    if _seconds_since(photo.created_at) > _PATIENCE.total_seconds():
+    is due. After an hour of that attempts count, so that nobody waits for ever."""
+    mine = _held(photo)
+    if mine.filter(put_off_since__lt=Now() - _PATIENCE).exists():
         give_back_photo(photo=photo, reason=reason)
         return
-    _held(photo).update(
+    mine.update(
         status=PhotoStatus.QUEUED,
         queued_at=_in_seconds(_AGAIN_AFTER_SECONDS),
+        # Not from its upload on: it may have lain there while no worker ran.
+        put_off_since=Coalesce("put_off_since", Now()),
         attempts=F("attempts") - 1,
         lease_token=None,
         lease_expires_at=None,
@@ -273,6 +277,7 @@ def _finish_photo(
             done_at=timezone.now(),
             faces_found=faces_found,
             model_version=serving.version,
+            put_off_since=None,
             lease_token=None,
             lease_expires_at=None,
         )

@@ -214,13 +214,14 @@ def test_without_any_model_the_photo_waits_and_is_read_once_there_is_one(
     photo.refresh_from_db()
     assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
     assert photo.queued_at > timezone.now() + timedelta(seconds=2)
+    assert photo.put_off_since is not None
 
     version = register_model_version(path=write_tiny_model(tmp_path, "tiny-1"))
     promote_model_version(model_version=version, promoted_by=None, reason="test")
     tasks.process_photo(str(photo.pk))
 
     photo.refresh_from_db()
-    assert photo.status == PhotoStatus.DONE
+    assert (photo.status, photo.put_off_since) == (PhotoStatus.DONE, None)
 
 
 def test_host_without_the_gpu_that_it_is_to_use_takes_no_attempt_from_a_photo(
@@ -268,13 +269,40 @@ def test_host_without_the_gpu_that_it_is_to_use_hears_so_without_any_model(
 
 def test_without_any_model_for_an_hour_the_photo_fails_and_says_so() -> None:
     photo = PhotoFactory()
-    Photo.objects.update(created_at=timezone.now() - timedelta(minutes=61))
+    tasks.process_photo(str(photo.pk))
+    Photo.objects.update(put_off_since=timezone.now() - timedelta(minutes=61))
 
     for _ in range(MAX_ATTEMPTS):
         tasks.process_photo(str(photo.pk))
 
     photo.refresh_from_db()
     assert photo.failure_reason == FailureReason.MODEL
+    assert photo.put_off_since is None
+
+
+def test_photo_that_is_put_off_again_remembers_the_first_time() -> None:
+    photo = PhotoFactory()
+    tasks.process_photo(str(photo.pk))
+    first = timezone.now() - timedelta(minutes=59)
+    Photo.objects.update(put_off_since=first)
+
+    tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.put_off_since) == (PhotoStatus.QUEUED, first)
+
+
+def test_photo_that_lay_for_an_hour_without_a_worker_is_put_off_like_any_other() -> (
+    None
+):
+    photo = PhotoFactory()
+    Photo.objects.update(created_at=timezone.now() - timedelta(minutes=61))
+
+    for _ in range(MAX_ATTEMPTS + 1):
+        tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
 
 
 def test_worker_that_lost_its_lease_cannot_put_the_photo_off() -> None:
