@@ -362,5 +362,38 @@ def test_file_that_goes_while_orphans_are_looked_for_stops_nothing(
     assert not default_storage.exists(old)
 
 
+def test_orphans_that_a_slow_store_leaves_no_time_for_wait_for_the_next_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("photos/aa/old.jpg", "photos/bb/old.jpg"):
+        default_storage.save(name, ContentFile(b"x"))
+        os.utime(Path(default_storage.path(name)), (time.time() - 3600,) * 2)
+    with monkeypatch.context() as slow:
+        slow.setattr(erasure, "_ERASING_SECONDS", -1.0)
+        assert remove_orphan_files() == 0
+
+    assert remove_orphan_files() == 2
+
+
+def test_no_folder_is_always_the_last_in_which_orphans_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(20):
+        default_storage.save(f"photos/{number}/new.jpg", ContentFile(b"x"))
+    listdir = erasure._listdir
+    asked: list[str] = []
+
+    def listed(path: str) -> tuple[list[str], list[str]]:
+        asked.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(erasure, "_listdir", listed)
+    for _ in range(4):
+        remove_orphan_files()
+
+    assert len(asked) == 4 * 21
+    assert len({tuple(asked[first : first + 21]) for first in range(0, 84, 21)}) > 1
+
+
 def test_orphan_sweep_of_an_empty_site_finds_nothing() -> None:
     assert remove_orphan_files() == 0
