@@ -30,6 +30,7 @@ from tests.pictures import (
     landscape,
     with_repeated,
 )
+from webapp.accounts.visitors import COOKIE_NAME
 from webapp.core.errors import NotFound
 from webapp.photos import rendering, tasks
 from webapp.photos.consent import CONSENT_VERSION
@@ -643,6 +644,31 @@ class TestExpired:
 
 
 class TestMine:
+    def test_whoever_only_looks_keeps_the_key_to_what_is_kept(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        page = done(client, keep="true")
+        batch = send_batch(client, ("a.jpg", encode(astronaut()))).json()["id"]
+        token = client.cookies[COOKIE_NAME].value
+
+        for url in ("/photos/mine/", page, f"/batches/{batch}/"):
+            renewed = client.get(url).cookies[COOKIE_NAME]
+            assert renewed.value == token
+            assert renewed["max-age"] == 365 * 24 * 3600
+            part = client.get(url, headers={"HX-Request": "true"})
+            assert COOKIE_NAME not in part.cookies
+
+    def test_whoever_has_no_key_gets_none_by_looking(
+        self, client: Client, champion: ModelVersion
+    ) -> None:
+        accepted = give(client)
+        page = f"/photos/{accepted['id']}/?secret={accepted['secret']}"
+
+        for url in ("/photos/mine/", page):
+            response = Client().get(url)
+            assert response.status_code == 200
+            assert COOKIE_NAME not in response.cookies
+
     def test_delete_all_removes_this_browsers_photos_alone(
         self, client: Client
     ) -> None:

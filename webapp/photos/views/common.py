@@ -7,6 +7,7 @@ import uuid
 from django.http import HttpRequest, HttpResponse
 
 from webapp.accounts.visitors import new_visitor, remember_visitor, visitor_of
+from webapp.core.responses import is_htmx
 from webapp.photos.models import Photo
 from webapp.photos.selectors import get_photo
 
@@ -31,6 +32,15 @@ def await_visitor(request: HttpRequest, response: HttpResponse) -> None:
     """Give the browser its token with the form. With the answer to a photo it may be
     lost on its way, and a photo that is kept then be nobody's to delete."""
     remember_visitor(response, visitor_of(request) or new_visitor())
+
+
+def renew_visitor(request: HttpRequest, response: HttpResponse) -> None:
+    """Let the token that a browser has live on: who keeps photos and only ever looks at
+    them would lose them when it ends. Whoever has none gets none."""
+    visitor = visitor_of(request)
+    # What htmx asks for again and again is part of a page that has done so.
+    if visitor is not None and not is_htmx(request):
+        remember_visitor(response, visitor)
 
 
 def new_page() -> str:

@@ -22,6 +22,7 @@ from webapp.photos.selectors import (
     photos_of,
 )
 from webapp.photos.services.erasure import delete_batch, delete_photos_of
+from webapp.photos.views.common import renew_visitor
 
 _PER_PAGE = 24
 
@@ -35,7 +36,9 @@ def mine(request: HttpRequest) -> HttpResponse:
     page = Paginator(photos, _PER_PAGE).get_page(request.GET.get("page"))
     results = get_photo_results(photos=page.object_list)
     context = {"page": page, "results": results}
-    return render(request, "photos/mine.html", context)
+    response = render(request, "photos/mine.html", context)
+    renew_visitor(request, response)
+    return response
 
 
 @require_POST
@@ -65,7 +68,9 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
         "poll_after_ms": None if finished == len(results) else 500,
     }
     template = "photos/_batch.html" if is_htmx(request) else "photos/batch.html"
-    return render(request, template, context)
+    response = render(request, template, context)
+    renew_visitor(request, response)
+    return response
 
 
 @require_safe

@@ -33,7 +33,7 @@ from webapp.photos.serializers import PhotoSerializer
 from webapp.photos.services.consent import set_consent
 from webapp.photos.services.erasure import delete_photo
 from webapp.photos.services.sharing import create_share_link, revoke_share_links
-from webapp.photos.views.common import own_photo, visible_photo
+from webapp.photos.views.common import own_photo, renew_visitor, visible_photo
 
 _POLL_AFTER_MS: Final = (100, 100, 150, 200, 300, 500, 800, 1200, 2000, 3000)
 """Fast while a result is due any moment, then ever more patient."""
@@ -48,7 +48,9 @@ _Response = TypeVar("_Response", bound=HttpResponseBase)
 def result(request: HttpRequest, photo_id: uuid.UUID) -> HttpResponse:
     """The page; to htmx, which asks while the photo is under way, its part."""
     photo = visible_photo(request, photo_id)
-    return _render_result(request, photo, secret=request.GET.get("secret", ""))
+    response = _render_result(request, photo, secret=request.GET.get("secret", ""))
+    renew_visitor(request, response)
+    return response
 
 
 @never_cache
