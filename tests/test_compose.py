@@ -158,6 +158,16 @@ def test_only_the_proxy_is_reached_from_outside() -> None:
             assert SERVICES[name]["networks"] == ["back"]
 
 
+def test_proxy_lets_through_all_that_the_site_takes() -> None:
+    caddyfile = (ROOT / "deploy/proxy/Caddyfile").read_text(encoding="utf-8")
+    units = {"MB": 1000**2, "MiB": 1024**2}
+
+    said = re.search(r"max_size (\d+)(\w+)", caddyfile)
+
+    assert said
+    assert int(said[1]) * units[said[2]] > max(settings.REQUEST_MAX_BYTES_AT.values())
+
+
 def test_every_secret_is_drawn_once_and_kept(tmp_path: Path) -> None:
     draw_secrets(tmp_path / "s")
     first = {path.name: path.read_text() for path in (tmp_path / "s").iterdir()}

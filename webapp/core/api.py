@@ -80,7 +80,7 @@ def describe_common_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         for operation in path.values():
             statuses = ["401", "503"]
             if "requestBody" in operation:
-                statuses += ["413", "415"]
+                statuses += ["411", "413", "415"]
             for status in statuses:
                 operation["responses"].setdefault(status, _ERROR_ANSWER)
     return result

@@ -315,13 +315,14 @@ def test_unknown_api_path_is_404_in_json(client: Client) -> None:
     assert response.json()["code"] == "not_found"
 
 
-def test_schema_says_what_is_answered_to_a_wrong_key_and_a_wrong_type(
+def test_schema_says_what_is_answered_to_a_wrong_key_a_wrong_type_and_chunks(
     client: Client,
 ) -> None:
     photo_id = post(client).json()["id"]
     path = f"/api/v1/photos/{photo_id}"
     wrong_key = client.get(path, headers={"Authorization": "Bearer none"})
     wrong_type = client.patch(path, b"keep", content_type="text/plain")
+    chunks = client.patch(path, headers={"Transfer-Encoding": "chunked"})
 
     operations = client.get("/api/schema/?format=json").json()["paths"][
         "/api/v1/photos/{photo_id}"
@@ -329,6 +330,8 @@ def test_schema_says_what_is_answered_to_a_wrong_key_and_a_wrong_type(
 
     assert str(wrong_key.status_code) in operations["get"]["responses"]
     assert str(wrong_type.status_code) in operations["patch"]["responses"]
+    assert chunks.json()["code"] == "length_required"
+    assert str(chunks.status_code) in operations["patch"]["responses"]
     # No key is needed.
     assert {} in operations["get"]["security"]
 
