@@ -13,6 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from ml.labels import EMOTIONS
+from webapp.curation.services.queue import IMPORTED
 from webapp.operations.models import ServingHour
 from webapp.photos.models import Photo, PhotoStatus, Prediction
 from webapp.registry.selectors import get_champion
@@ -51,9 +52,14 @@ def summarise_hours(*, now: datetime | None = None) -> int:
 def _summarise(hour: datetime) -> int:
     within = {"done_at__gte": hour, "done_at__lt": hour + timedelta(hours=1)}
     waits: dict[str, list[float]] = defaultdict(list)
-    for status, version, created_at, done_at in Photo.objects.filter(
-        status__in=[PhotoStatus.DONE, PhotoStatus.FAILED], **within
-    ).values_list("status", "model_version__version", "created_at", "done_at"):
+    for status, version, created_at, done_at in (
+        Photo.objects.filter(
+            status__in=[PhotoStatus.DONE, PhotoStatus.FAILED], **within
+        )
+        # What an admin brought in waited for nobody, and nobody was shown it.
+        .exclude(consent_version=IMPORTED)
+        .values_list("status", "model_version__version", "created_at", "done_at")
+    ):
         key = version or "" if status == PhotoStatus.DONE else ""
         assert done_at is not None  # Null is in no range.
         waits[key].append(1000 * (done_at - created_at).total_seconds())
@@ -65,6 +71,7 @@ def _summarise(hour: datetime) -> int:
             model_version=F("face__photo__model_version"),
             **{f"face__photo__{name}": value for name, value in within.items()},
         )
+        .exclude(face__photo__consent_version=IMPORTED)
         .order_by()
         .values_list("model_version__version", "not_sure", *(e.value for e in EMOTIONS))
     ):

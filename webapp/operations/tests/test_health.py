@@ -48,6 +48,7 @@ from webapp.core.logs import (
     request_id,
 )
 from webapp.core.storage import StorageAway
+from webapp.curation.services.queue import IMPORTED
 from webapp.operations import health, hours, presence
 from webapp.operations.exposition import worker_exposition
 from webapp.operations.models import Presence, ServingHour
@@ -324,6 +325,18 @@ class TestHours:
 
         rows = ServingHour.objects.values_list("version", "photos", "faces")
         assert sorted(rows) == [("other", 1, 1), ("tiny-1", 1, 1)]
+
+    def test_photos_that_an_admin_brought_in_are_not_counted(
+        self, champion: ModelVersion
+    ) -> None:
+        read_one()
+        imported = read_one()
+        Photo.objects.filter(pk=imported.pk).update(consent_version=IMPORTED)
+
+        hours.summarise_hours()
+
+        row = ServingHour.objects.get()
+        assert (row.photos, row.faces, sum(row.emotions.values())) == (1, 1, 1)
 
     def test_counting_again_changes_nothing(self, champion: ModelVersion) -> None:
         read_one()

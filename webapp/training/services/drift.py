@@ -21,6 +21,7 @@ from django.utils import timezone
 from ml.labels import EMOTIONS
 from webapp.core.errors import DomainError
 from webapp.core.storage import StorageAway
+from webapp.curation.services.queue import IMPORTED
 from webapp.photos.models import Face, PhotoStatus
 from webapp.photos.selectors import training_allowed
 from webapp.photos.services.serving import NoModelServes, model_server
@@ -64,8 +65,8 @@ class Measure:
 def measure_drift(*, day: date | None = None) -> DriftReading | None:
     """Measure one day (today by default) against what the champion knows.
 
-    Only faces that may be used for training are looked at, ``MOST_FACES`` of them by
-    chance. None where there are too few, or nothing to compare with.
+    Only visitors' faces that may be used for training are looked at, ``MOST_FACES`` of
+    them by chance. None where there are too few, or nothing to compare with.
     """
     day = day or timezone.now().date()
     try:
@@ -82,6 +83,7 @@ def measure_drift(*, day: date | None = None) -> DriftReading | None:
             created_at__lt=starts_at + timedelta(days=1),
             photo__status=PhotoStatus.DONE,
         )
+        .exclude(photo__consent_version=IMPORTED)
         # Ids are random: the first ones are a sample.
         .order_by("pk")
         .values_list("pk", "quality")[:MOST_FACES]
