@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from ipaddress import IPv4Address, ip_address, ip_network
 from math import ceil
@@ -93,9 +93,9 @@ def log_in_address(request: HttpRequest, *_: Any) -> str:
     return address_group(client_address(request)).partition("/")[0]
 
 
-def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
+def check_rate(*, scope: str, identities: Sequence[str], cost: int = 1) -> None:
     """Count a request against every identity; raise ``RateLimited`` over the limit,
-    ``MoreThanRate`` where waiting would not help.
+    ``MoreThanRate`` where waiting would not help. What is refused counts for nobody.
 
     The limits of a scope stand in ``settings.RATES`` ("60/minute;1000/hour"). While
     the store is away nobody is refused: rates are a courtesy, photos are the job.
@@ -108,10 +108,13 @@ def check_rate(*, scope: str, identities: Iterable[str], cost: int = 1) -> None:
         return
     try:
         limiter = _limiter(url)
-        for item, *key in keys:
-            if not limiter.hit(item, *key, cost=cost):
-                REFUSALS.labels(f"{RateLimited.code}_{scope}").inc()
-                raise RateLimited(_seconds_until_room(limiter, item, key, cost))
+        # All are asked before one is charged. Counting may refuse all the same, where
+        # others came in between.
+        for lets_in in (limiter.test, limiter.hit):
+            for item, *key in keys:
+                if not lets_in(item, *key, cost=cost):
+                    REFUSALS.labels(f"{RateLimited.code}_{scope}").inc()
+                    raise RateLimited(_seconds_until_room(limiter, item, key, cost))
     except (RedisError, StorageError, OSError) as error:
         logger.warning("rates are not counted, their store is away: %s", error)
         _retry_at[url] = time.monotonic() + _RETRY_STORAGE_AFTER_SECONDS

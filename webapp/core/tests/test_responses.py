@@ -13,6 +13,7 @@ from django.core.files.base import ContentFile
 from django.db import IntegrityError, OperationalError
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from webapp.config.wsgi import application
 from webapp.core.middleware import HeadMiddleware
@@ -255,6 +256,31 @@ def test_rate_is_counted_for_each_identity(settings: LazySettings) -> None:
     assert limited.value.retry_after_seconds is not None
     assert 0 < limited.value.retry_after_seconds <= 3600
     check_rate(scope="scope", identities=["c"])
+
+
+def test_what_is_refused_is_charged_to_nobody(settings: LazySettings) -> None:
+    settings.RATES = {"scope": "2/minute;3/hour"}
+    for _ in range(2):
+        check_rate(scope="scope", identities=["full"])
+
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            check_rate(scope="scope", identities=["innocent", "full"])
+
+    for _ in range(2):
+        check_rate(scope="scope", identities=["innocent"])
+
+
+def test_who_is_let_in_before_others_came_is_counted_after_them(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.RATES = {"scope": "1/hour"}
+    check_rate(scope="scope", identities=["at-once"])
+    # As it was when both had been asked and neither counted.
+    monkeypatch.setattr(SlidingWindowCounterRateLimiter, "test", lambda *_, **__: True)
+
+    with pytest.raises(RateLimited):
+        check_rate(scope="scope", identities=["at-once"])
 
 
 @pytest.mark.parametrize(
