@@ -34,7 +34,15 @@ from webapp.accounts.visitors import COOKIE_NAME
 from webapp.core.errors import NotFound
 from webapp.photos import rendering, tasks
 from webapp.photos.consent import CONSENT_VERSION
-from webapp.photos.models import Batch, Photo, Prediction, ShareLink
+from webapp.photos.models import (
+    Batch,
+    Face,
+    FailureReason,
+    Photo,
+    PhotoStatus,
+    Prediction,
+    ShareLink,
+)
 from webapp.photos.services import live
 from webapp.photos.services.batches import (
     MAX_BATCH_BYTES,
@@ -431,6 +439,28 @@ class TestShareLink:
         assert client.delete(api).status_code == 204
         assert stranger.get(path).status_code == 404
         assert stranger.get(f"{path}image").status_code == 404
+
+    @pytest.mark.parametrize("state", ["one face", "no face", "failed"])
+    def test_page_speaks_to_a_stranger_as_to_one(
+        self, client: Client, champion: ModelVersion, state: str
+    ) -> None:
+        page = done(client, keep="true")
+        if state == "no face":
+            Face.objects.all().delete()
+        elif state == "failed":
+            Photo.objects.update(
+                status=PhotoStatus.FAILED, failure_reason=FailureReason.UNREADABLE
+            )
+        url = client.post(f"/api/v1{page.rstrip('/')}/links").json()["url"]
+
+        own = client.get(page).content.decode()
+        theirs = Client().get(url.removeprefix("http://testserver")).content.decode()
+
+        assert "<title>Your photo · Mien" in own
+        assert "Kept until you delete it" in own
+        assert "<title>A shared photo · Mien" in theirs
+        for words in ("Your photo", "until you", "upload it again", "come a little"):
+            assert words not in theirs
 
     def test_link_ends_by_itself(self, client: Client, champion: ModelVersion) -> None:
         page = done(client)
