@@ -134,10 +134,6 @@ class FaceResult:
         return self.scores.confidence
 
     @property
-    def percent(self) -> int:
-        return round(100 * self.scores.confidence)
-
-    @property
     def percent_words(self) -> str:
         return percent_words(self.scores.confidence)
 
@@ -159,13 +155,9 @@ class FaceResult:
 
 @dataclass(frozen=True, slots=True)
 class PhotoResult:
-    """A photo's state and, once it is done, its faces in reading order.
-
-    ``message`` says in words what is not as one would expect; it may be empty.
-    """
+    """A photo's state and, once it is done, its faces in reading order."""
 
     photo: Photo
-    message: str
     faces: list[FaceResult] = field(default_factory=list)
 
     @property
@@ -188,6 +180,27 @@ class PhotoResult:
     @property
     def capped(self) -> bool:
         return self.faces_found > len(self.faces)
+
+    @property
+    def message(self) -> str:
+        """What is not as one would expect, in words; may be empty."""
+        if self.status == PhotoStatus.FAILED:
+            return FAILURE_WORDS[FailureReason(self.photo.failure_reason)]
+        if not self.finished:
+            return ""
+        if not self.faces:
+            return NO_FACE_WORDS
+        if self.capped:
+            return (
+                f"This photo shows {self.faces_found} faces. We read the "
+                f"{len(self.faces)} largest."
+            )
+        if self.faces[0].assumed:
+            return (
+                "We found no face by its outline and took the whole picture as one. "
+                "If it is not a face, ignore the result."
+            )
+        return ""
 
 
 def get_photo(
@@ -261,7 +274,13 @@ def get_photo_results(*, photos: Iterable[Photo]) -> list[PhotoResult]:
             .order_by("face__index")
         ):
             predictions.setdefault(prediction.face.photo_id, []).append(prediction)
-    return [_photo_result(photo, predictions.get(photo.pk, [])) for photo in listed]
+    return [
+        PhotoResult(
+            photo,
+            [_face_result(each, photo) for each in predictions.get(photo.pk, [])],
+        )
+        for photo in listed
+    ]
 
 
 def get_photo_result(*, photo: Photo) -> PhotoResult:
@@ -297,31 +316,6 @@ def _unexpired(path: str = "") -> Q:
     return Q((f"{path}expires_at__isnull", True)) | Q(
         (f"{path}expires_at__gte", timezone.now())
     )
-
-
-def _photo_result(photo: Photo, predictions: list[Prediction]) -> PhotoResult:
-    if photo.status == PhotoStatus.FAILED:
-        return PhotoResult(photo, FAILURE_WORDS[FailureReason(photo.failure_reason)])
-    if photo.status != PhotoStatus.DONE:
-        return PhotoResult(photo, "")
-    faces = [_face_result(prediction, photo) for prediction in predictions]
-    return PhotoResult(photo, _message(photo, faces), faces)
-
-
-def _message(photo: Photo, faces: list[FaceResult]) -> str:
-    if not faces:
-        return NO_FACE_WORDS
-    if (photo.faces_found or 0) > len(faces):
-        return (
-            f"This photo shows {photo.faces_found} faces. We read the {len(faces)} "
-            "largest."
-        )
-    if faces[0].assumed:
-        return (
-            "We found no face by its outline and took the whole picture as one. If it "
-            "is not a face, ignore the result."
-        )
-    return ""
 
 
 def _face_result(prediction: Prediction, photo: Photo) -> FaceResult:
