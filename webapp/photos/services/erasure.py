@@ -65,7 +65,7 @@ def _delete_once(photo: Photo) -> None:
         locked = Photo.objects.select_for_update().filter(pk=photo.pk)
         locked.first()
         Photo.objects.filter(pk=photo.pk).delete()
-        transaction.on_commit(lambda: _delete_file(photo.file_name))
+        transaction.on_commit(lambda: delete_file(photo.file_name))
 
 
 def delete_batch(*, batch: Batch) -> None:
@@ -139,7 +139,7 @@ def remove_orphan_files() -> int:
         )
         for path in sorted(paths - known):
             if _modified_at(path) < before:
-                _delete_file(path)
+                delete_file(path)
                 removed += 1
     return removed
 
@@ -160,7 +160,9 @@ def _listdir(path: str) -> tuple[list[str], list[str]]:
         return [], []
 
 
-def _delete_file(name: str) -> None:
+def delete_file(name: str) -> None:
+    """Remove a photo's file; where that cannot be done now, the orphan sweep does it,
+    for no row names it any more."""
     try:
         default_storage.delete(name)
     except OSError as error:

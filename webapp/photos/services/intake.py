@@ -23,7 +23,7 @@ from webapp.core.errors import Conflict, DomainError
 from webapp.core.metrics import REFUSALS, stage
 from webapp.photos.consent import CONSENT_VERSION
 from webapp.photos.models import Batch, Photo
-from webapp.photos.services.erasure import delete_photo
+from webapp.photos.services.erasure import delete_file, delete_photo
 from webapp.photos.services.queue import wake_worker
 
 STORED_MAX_SIDE_PX: Final = 1920
@@ -133,7 +133,7 @@ def submit_photo(
             transaction.on_commit(lambda: wake_worker(photo_id), robust=True)
     except IntegrityError:
         # Two with the same key at the same moment: the other one came first.
-        default_storage.delete(file_name)
+        delete_file(file_name)
         known = _known_photo(hashes, visitor_key, upload_sha256)
         if known is None:
             raise

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
@@ -19,6 +19,7 @@ from PIL.Image import Exif
 from ml.images import MAX_BYTES
 from tests.pictures import JPEG_SCAN, astronaut, encode, with_repeated
 from webapp.core.errors import DomainError
+from webapp.core.storage import StorageAway
 from webapp.photos.models import Photo
 from webapp.photos.services import intake
 from webapp.photos.services.intake import (
@@ -237,6 +238,27 @@ def test_same_key_with_something_else_is_refused(
         submit(encode(astronaut(), quality=quality), KEY, **choices)
 
     assert Photo.objects.count() == 1
+
+
+def test_second_of_two_at_once_gets_the_firsts_photo_though_the_store_goes_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = encode(astronaut())
+    re_encoded = intake._re_encoded
+    first: list[Photo] = []
+
+    def overtaken(data: bytes) -> Any:
+        monkeypatch.setattr(intake, "_re_encoded", re_encoded)
+        first.append(submit(photo, KEY))
+        return re_encoded(data)
+
+    def away(*_: object) -> None:
+        raise StorageAway("the store does not answer")
+
+    monkeypatch.setattr(intake, "_re_encoded", overtaken)
+    monkeypatch.setattr(FileSystemStorage, "delete", away)
+
+    assert [submit(photo, KEY)] == first
 
 
 def test_same_key_of_somebody_else_is_another_photo() -> None:
