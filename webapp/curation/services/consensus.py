@@ -126,7 +126,8 @@ def weigh_people() -> int:
     """From five annotators on, decide by how reliable each of them is.
 
     Looks at every face that a majority decided and replaces its verdict by the
-    weighed one, with its quality. What an adjudicator said stays; so do disputes,
+    weighed one, with its quality, where all who voted on it are weighed: the others'
+    word must not count for nothing. What an adjudicator said stays; so do disputes,
     which a human judges. Returns how many verdicts changed.
     """
     tallies: dict[uuid.UUID, list[int]] = dict(
@@ -159,18 +160,21 @@ def weigh_people() -> int:
     if spoken.sum() < MIN_WEIGHED_PEOPLE:
         return 0
     chosen = [face for face, keep in zip(faces, voted, strict=True) if keep]
+    # From the other faces, too, it is learnt what each person says.
     weighed = weigh_votes(table[voted][:, spoken], _model_voices(chosen))
+    counts = (table[voted] != NO_LABEL).sum(axis=1)
     decided = [
         (face_id, (VERDICTS[int(verdict)], float(quality)))
-        for face_id, verdict, quality in zip(
-            chosen, weighed.verdicts, weighed.quality, strict=True
+        for face_id, verdict, quality, count in zip(
+            chosen, weighed.verdicts, weighed.quality, counts, strict=True
         )
+        if count == sum(tallies[face_id])
     ]
     changed = sum(
         _set_weighed(dict(decided[start : start + _BATCH]), tallies)
         for start in range(0, len(decided), _BATCH)
     )
-    logger.info("%s votes of %s people weighed", len(chosen), int(spoken.sum()))
+    logger.info("%s faces of %s people weighed", len(decided), int(spoken.sum()))
     return changed
 
 

@@ -263,6 +263,20 @@ def test_from_five_people_on_reliability_outweighs_number() -> None:
     assert not [query for query in queries if query["sql"].startswith("UPDATE")]
 
 
+def test_nobody_who_is_weighed_overrules_those_who_are_not_yet() -> None:
+    veteran = crowd_of(5)[0]
+    face = FaceFactory(probabilities=(0.05, 0.85, 0.05, 0.05))
+    labelled(
+        face, {PersonFactory(): "happy", PersonFactory(): "happy", veteran: "sad"}
+    )
+    refresh_faces([face.pk])
+
+    weigh_people()
+
+    row = face.consensus
+    assert (row.verdict, row.method, row.quality) == ("happy", "majority", None)
+
+
 def test_vote_that_changes_while_people_are_weighed_is_not_decided_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
