@@ -261,13 +261,13 @@ class QueueView(APIView):
         summary="The queue in figures",
         description=(
             "To annotators, what came of votes counts an hour later, when nobody can "
-            "change theirs any more; until then the face waits."
+            "change theirs any more; until then the face waits. Gold faces are left "
+            "out."
         ),
         responses={200: FiguresSerializer, 403: _ERROR},
     )
     def get(self, request: Request) -> Response:
-        until = selectors.told_until(person=person_of(request))
-        figures = selectors.queue_figures(until=until)
+        figures = selectors.queue_figures(person=person_of(request))
         return _private(FiguresSerializer(figures).data)
 
 

@@ -164,15 +164,20 @@ class LiveAccuracy:
 
 
 def live_accuracy(*, until: datetime) -> LiveAccuracy:
-    """Of sampled faces that by then were decided as one of the four emotions, what
-    their visitors were told."""
+    """Of sampled faces that by then were decided as one of the four emotions, or gold,
+    what their visitors were told. Gold faces count by what is known of them, which no
+    answer moves."""
+    counted = Q(
+        verdict__in=[emotion.value for emotion in EMOTIONS],
+        face__queue_item__sampled=True,
+    )
+    rows = _decided(until).filter(counted, face__gold__isnull=True)
+    golds = GoldFace.objects.filter(counted, created_at__lte=until)
     decided = dict(
-        _decided(until)
-        .filter(
-            verdict__in=[emotion.value for emotion in EMOTIONS],
-            face__queue_item__sampled=True,
-        )
-        .values_list("face_id", "verdict")
+        [
+            *rows.values_list("face_id", "verdict"),
+            *golds.values_list("face_id", "verdict"),
+        ]
     )
     read = served_probabilities(face_ids=list(decided))
     right = sum(
@@ -185,8 +190,7 @@ def live_accuracy(*, until: datetime) -> LiveAccuracy:
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
     """The queue at one moment. ``oldest_at`` is null where nothing waits;
-    ``by_verdict`` counts decided faces in ``VERDICTS`` order. What came of votes after
-    the moment that was asked for is left out: those faces wait."""
+    ``by_verdict`` counts decided faces in ``VERDICTS`` order."""
 
     waiting: int
     oldest_at: datetime | None
@@ -203,11 +207,20 @@ class QueueFigures:
     gold_faces: int
 
 
-def queue_figures(*, until: datetime | None = None) -> QueueFigures:
-    """Everything that the dashboard shows, by what was said up to a moment (now)."""
-    until = until or timezone.now()
-    decided, disputed = _decided(until), _disputed(until)
+def queue_figures(*, person: User | None = None) -> QueueFigures:
+    """Everything that the dashboard shows, as this person is told it; as it is where
+    nobody is named.
+
+    To an annotator, faces of which something came of votes within the hour wait. Gold
+    faces neither wait, nor are they disputed or decided: some were so long ago, and
+    where an annotator's own answer ended that, they would learn what it had been.
+    """
+    until, known = timezone.now(), Q()
+    if person is not None and not has_role(person, Role.ADJUDICATOR):
+        until, known = settled_until(), Q(face__gold__isnull=True)
+    decided, disputed = _decided(until).filter(known), _disputed(until).filter(known)
     waiting = QueueItem.objects.filter(
+        known,
         ~Exists(decided.filter(face=OuterRef("face"))),
         ~Exists(disputed.filter(face=OuterRef("face"))),
         training_allowed("face__photo"),

@@ -81,8 +81,7 @@ VERDICTS: Final = [
 @require_safe
 @role_required(Role.ANNOTATOR)
 def dashboard(request: HttpRequest) -> HttpResponse:
-    until = selectors.told_until(person=_person(request))
-    figures = selectors.queue_figures(until=until)
+    figures = selectors.queue_figures(person=_person(request))
     missing = max(settings.RETRAIN_AFTER_LABELS - figures.new_labels, 0)
     context = {
         "figures": figures,

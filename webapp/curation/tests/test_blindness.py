@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
 from webapp.accounts.models import User
-from webapp.curation.models import Claim, Correction, QueueItem
+from webapp.curation.models import Claim, Correction, GoldFace, QueueItem
+from webapp.curation.selectors import live_accuracy, settled_until
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.flags import submit_flag
 from webapp.curation.services.quality import add_gold
@@ -114,15 +116,16 @@ def test_no_response_before_the_vote_depends_on_what_was_said(
         assert text == plain[name], name
 
 
-def figures(client: Client) -> dict[str, object]:
+def figures(client: Client) -> dict[str, Any]:
     """Of the queue; how many faces are before somebody tells nothing."""
     found = client.get(reverse("api-queue")).json()
     return {name: value for name, value in found.items() if name != "held"}
 
 
 def say_sad(others: list[str], *, is_gold: bool = False) -> tuple[Client, str]:
-    """Somebody says that a face is sad of which others had said these words hours ago;
-    the page of the queue as they see it then. No figure moved by that."""
+    """Somebody says that a face is sad of which others had said these words hours ago,
+    and which is gold as long; the page of the queue as they see it then. No figure
+    moved by that."""
     Face.objects.all().delete()
     client, person = Client(), PersonFactory()
     client.force_login(person)
@@ -135,6 +138,7 @@ def say_sad(others: list[str], *, is_gold: bool = False) -> tuple[Client, str]:
     let_labels_settle()
     if is_gold:
         add_gold(face_id=face.pk, verdict=others[0], chosen_by=None)
+        GoldFace.objects.update(created_at=settled_until())
     claim = Claim.objects.create(
         face=face,
         person=person,
@@ -142,9 +146,10 @@ def say_sad(others: list[str], *, is_gold: bool = False) -> tuple[Client, str]:
         is_gold=is_gold,
         expires_at="2100-01-01T00:00Z",
     )
-    before = figures(client)
+    before, live = figures(client), live_accuracy(until=settled_until())
     submit_correction(person=person, claim_id=claim.pk, verdict="sad")
     assert figures(client) == before
+    assert live_accuracy(until=settled_until()) == live
     return client, client.get(reverse("curation:dashboard")).content.decode()
 
 
@@ -169,11 +174,25 @@ def test_queue_does_not_tell_who_voted_whether_others_agree(
     assert figures(client).items() >= counted.items()
 
 
-@pytest.mark.parametrize("known", ["sad", "happy"])
-def test_queue_does_not_tell_who_voted_that_a_face_was_gold(known: str) -> None:
-    client, _ = say_sad([known, known], is_gold=True)
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["sad", "sad"],
+        ["happy", "happy"],
+        # A tie by that, and a dispute that ends by it.
+        ["happy", "happy", "sad"],
+        ["happy", "sad", "happy", "sad"],
+    ],
+)
+def test_queue_does_not_tell_who_voted_that_a_face_was_gold(
+    others: list[str], judge: Person
+) -> None:
+    client, _ = say_sad(others, is_gold=True)
+    names = ("decided", "disputed", "waiting")
 
-    assert figures(client)["decided"] == 1
+    assert [figures(client)[name] for name in names] == [0, 0, 0]
+    assert sum(figures(judge[0])[name] for name in names) == 1
+    assert live_accuracy(until=settled_until()).labelled == 1
 
 
 def test_adjudicators_see_the_queue_as_it_is(judge: Person) -> None:

@@ -266,9 +266,7 @@ def test_from_five_people_on_reliability_outweighs_number() -> None:
 def test_nobody_who_is_weighed_overrules_those_who_are_not_yet() -> None:
     veteran = crowd_of(5)[0]
     face = FaceFactory(probabilities=(0.05, 0.85, 0.05, 0.05))
-    labelled(
-        face, {PersonFactory(): "happy", PersonFactory(): "happy", veteran: "sad"}
-    )
+    labelled(face, {PersonFactory(): "happy", PersonFactory(): "happy", veteran: "sad"})
     refresh_faces([face.pk])
 
     weigh_people()
