@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Final
 
 import numpy as np
@@ -333,10 +335,15 @@ def disputed_faces() -> QuerySet[Consensus]:
 
 
 def gold_candidates() -> QuerySet[Consensus]:
-    """Decided faces on which all who voted agree, the surest first: an adjudicator's
-    word, then the number of votes."""
+    """Decided faces on which all who voted agree with what was decided, the surest
+    first: an adjudicator's word, then the number of votes."""
+    # Weighing may have made something else of what all of them said.
+    said = [
+        Q(verdict=word, **{f"tally__{i}__gt": 0}) for i, word in enumerate(VERDICTS)
+    ]
     return (
         Consensus.objects.filter(
+            reduce(or_, said),
             training_allowed("face__photo"),
             state=ConsensusState.DECIDED,
             votes__gte=2,

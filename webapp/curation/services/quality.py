@@ -13,12 +13,14 @@ from django.db.models import F, Max, OuterRef, Q, Subquery, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
+from ml.consensus import decide
 from webapp.accounts.models import User
 from webapp.core.errors import DomainError, NotFound
 from webapp.curation.models import (
     MAX_BULK,
     ClaimStatus,
     Consensus,
+    ConsensusMethod,
     ConsensusState,
     Correction,
     GoldFace,
@@ -130,12 +132,22 @@ def lift_pause(*, person: User, lifted_by: User) -> bool:
 def choose_gold(*, face_id: uuid.UUID, chosen_by: User | None) -> GoldFace:
     """Let a decided face measure people, with the verdict that it has now.
 
-    The same again changes nothing. Raises ``DomainError`` where nothing is decided.
+    The same again changes nothing. Raises ``DomainError`` where nothing is decided,
+    and where weighing decided against most votes: that is not beyond doubt.
     """
     consensus = Consensus.objects.filter(face_id=face_id).first()
     if consensus is None or consensus.state != ConsensusState.DECIDED:
         raise DomainError(
             "Only a face that has been decided can be gold.", code="not_decided"
+        )
+    if (
+        consensus.method == ConsensusMethod.WEIGHTED
+        and consensus.verdict != decide(consensus.tally).verdict
+    ):
+        raise DomainError(
+            "Most people said something else of this face than what was decided by "
+            "weighing them: an adjudicator has to decide it before it can be gold.",
+            code="doubtful",
         )
     return add_gold(
         face_id=face_id, verdict=Verdict(consensus.verdict), chosen_by=chosen_by

@@ -354,6 +354,25 @@ class TestGoldCandidates:
         assert not gold_candidates().exists()
         assert list(training_labels()) == []
 
+    @pytest.mark.parametrize("said", [["sad", "sad"], ["sad", "sad", "happy"]])
+    def test_what_weighing_made_of_the_votes_is_not_beyond_doubt(
+        self, said: list[str]
+    ) -> None:
+        face, judge = QueuedFaceFactory(), PersonFactory(role=Role.ADJUDICATOR)
+        for verdict in said:
+            vote(PersonFactory(), face, verdict)
+        rows = Consensus.objects.filter(face=face)
+        rows.update(method="weighted", verdict="happy")
+
+        assert not gold_candidates().exists()
+        with pytest.raises(DomainError, match="adjudicator"):
+            choose_gold(face_id=face.pk, chosen_by=judge)
+
+        rows.update(verdict="sad")
+        assert gold_candidates().count() == (len(said) == 2)
+        adjudicate(person=judge, face_id=face.pk, verdict="happy")
+        assert choose_gold(face_id=face.pk, chosen_by=judge).verdict == "happy"
+
     def test_an_undecided_one_among_them_makes_none_gold(self) -> None:
         face, undecided = QueuedFaceFactory.create_batch(2)
         for _ in range(2):
