@@ -565,14 +565,17 @@ class AlikeFace:
 
     face_id: uuid.UUID
     likeness: float
+    is_decided: bool
 
 
 def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
     """Undecided faces that the model finds alike, the most alike first.
 
     Alike in where in the face the model sees each emotion. Without ``seed`` the face
-    that is due next leads.
+    that is due next leads; a seed leads even where it is decided.
     """
+    decided = Consensus.objects.filter(face_id=seed, state=ConsensusState.DECIDED)
+    is_decided = decided.exists()
     open_faces = list(
         QueueItem.objects.filter(
             ~Q(face__consensus__state=ConsensusState.DECIDED),
@@ -594,7 +597,7 @@ def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
         return []
     first = maps[leader]
     alike = [
-        AlikeFace(face, _likeness(first, values))
+        AlikeFace(face, _likeness(first, values), is_decided and face == seed)
         for face, values in maps.items()
         if values.shape == first.shape
     ]

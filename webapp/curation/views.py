@@ -40,6 +40,7 @@ from webapp.curation.errors import Paused
 from webapp.curation.models import (
     KEYS,
     ConsensusMethod,
+    Correction,
     DatasetImport,
     GoldFace,
     Reason,
@@ -262,13 +263,16 @@ def gold(request: HttpRequest, face_id: uuid.UUID) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @role_required(Role.ADJUDICATOR)
 def alike(request: HttpRequest) -> HttpResponse:
-    """The grid: see, select, label; the label of many can be taken back at once."""
+    """The grid: see, select, label; the label of many can be taken back at once.
+    It overrules nobody."""
     if request.method == "POST":
         try:
+            chosen = {uuid.UUID(value) for value in request.POST.getlist("face")}
             batch = votes.adjudicate_many(
                 person=_person(request),
-                face_ids=[uuid.UUID(value) for value in request.POST.getlist("face")],
+                face_ids=list(chosen),
                 verdict=request.POST.get("verdict", ""),
+                while_undecided=True,
             )
         except ValueError:
             messages.error(request, "Select faces of this page.")
@@ -276,6 +280,14 @@ def alike(request: HttpRequest) -> HttpResponse:
         except DomainError as error:
             messages.error(request, str(error))
             return see_other("curation:alike")
+        labelled = Correction.objects.filter(batch=batch, face_id__in=chosen).count()
+        if left_out := len(chosen) - labelled:
+            which = "1 face was" if left_out == 1 else f"{left_out} faces were"
+            messages.error(
+                request,
+                f"{which} left out: decided meanwhile. The page of a face's history "
+                "overrules.",
+            )
         return see_other("curation:alike", query={"done": batch})
     context = {
         "faces": selectors.alike_faces(seed=_uuid(request.GET.get("seed"))),

@@ -241,9 +241,18 @@ def adjudicate(
 
 
 def adjudicate_many(
-    *, person: User, face_ids: Sequence[uuid.UUID], verdict: str
+    *,
+    person: User,
+    face_ids: Sequence[uuid.UUID],
+    verdict: str,
+    while_undecided: bool = False,
 ) -> uuid.UUID:
-    """Label many faces in one go; the id under which that can be undone."""
+    """Label many faces in one go; the id under which that can be undone.
+
+    With ``while_undecided`` it is for whoever saw them as undecided: those that are
+    that no more are left out. ``Conflict`` where this leaves none; the same again
+    changes nothing.
+    """
     if not 1 <= len(face_ids) <= MAX_BULK:
         raise DomainError(
             f"Select 1 to {MAX_BULK} faces, not {len(face_ids)}.", code="bad_count"
@@ -252,10 +261,29 @@ def adjudicate_many(
     with transaction.atomic():
         # Always in one order, so that two such batches wait instead of locking up.
         for face_id in sorted(set(face_ids)):
+            state = lock_consensus(face_id=face_id).state
+            if while_undecided and state == ConsensusState.DECIDED:
+                continue
             adjudicate(
                 person=person, face_id=face_id, verdict=verdict, batch=batch, key="bulk"
             )
-    return batch
+        if Correction.objects.filter(batch=batch).exists():
+            return batch
+        mine = Correction.objects.filter(
+            face_id__in=face_ids,
+            author=person,
+            verdict=verdict,
+            batch__isnull=False,
+            retracted_at__isnull=True,
+        )
+        if again := mine.order_by("-created_at").first():
+            assert again.batch is not None
+            return again.batch
+    raise Conflict(
+        "All of these faces have been decided meanwhile. Please go on with others; "
+        "the page of a face's history overrules.",
+        code="decided",
+    )
 
 
 def undo_batch(*, person: User, batch: uuid.UUID) -> int:

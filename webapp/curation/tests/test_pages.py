@@ -5,6 +5,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -328,6 +329,34 @@ def test_grid_labels_many_and_takes_them_back(judge: Person) -> None:
     assert client.post(url, {"verdict": "sad"}).status_code == 303
     page = client.post(url, {"face": "x", "verdict": "sad"}, follow=True)
     assert "Select faces of this page." in page.content.decode()
+
+
+def test_grid_overrules_nothing_that_was_decided(judge: Person) -> None:
+    client, _ = judge
+    decided, waiting = QueuedFaceFactory.create_batch(2)
+    url = reverse("curation:alike")
+    assert page_has_box(client.get(url), decided)
+    adjudicate(
+        person=PersonFactory(role=Role.ADJUDICATOR),
+        face_id=decided.pk,
+        verdict="happy",
+    )
+    said = {"face": [decided.pk, waiting.pk], "verdict": "sad"}
+
+    page = client.post(url, said, follow=True).content.decode()
+    assert "1 face was left out" in page
+    page = client.post(url, {**said, "face": decided.pk}, follow=True).content.decode()
+    assert "have been decided" in page
+    grid = client.get(url, {"seed": decided.pk})
+
+    assert Consensus.objects.get(face=decided).verdict == "happy"
+    assert Consensus.objects.get(face=waiting).verdict == "sad"
+    assert "Decided already" in grid.content.decode()
+    assert not page_has_box(grid, decided)
+
+
+def page_has_box(response: Any, face: Face) -> bool:
+    return f'name="face" value="{face.pk}"' in response.content.decode()
 
 
 def test_pages_count_one_of_something_rightly(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -450,6 +451,25 @@ def test_many_faces_are_labelled_and_taken_back_in_one_go() -> None:
     assert {consensus_of(face).state for face in faces} == {"open"}
     with pytest.raises(NothingToUndo):
         undo_batch(person=person, batch=batch)
+
+
+def test_bulk_labels_leave_alone_what_was_decided_meanwhile() -> None:
+    decided, waiting = QueuedFaceFactory.create_batch(2)
+    adjudicate(person=judge(), face_id=decided.pk, verdict="happy")
+    person = judge()
+    label = partial(
+        adjudicate_many, person=person, verdict="neutral", while_undecided=True
+    )
+
+    batch = label(face_ids=[decided.pk, waiting.pk])
+
+    assert consensus_of(decided).verdict == "happy"
+    assert consensus_of(waiting).verdict == "neutral"
+    # The same again, of somebody who clicked twice.
+    assert label(face_ids=[decided.pk, waiting.pk]) == batch
+    with pytest.raises(Conflict, match="decided"):
+        label(face_ids=[decided.pk])
+    assert Correction.objects.count() == 2
 
 
 def test_undone_bulk_label_brings_back_what_it_took_the_place_of() -> None:
