@@ -82,7 +82,9 @@ def _enqueue_batch(face_ids: Iterable[uuid.UUID], reason: Reason) -> int:
         .order_by("pk")
         .values_list("pk", "photo__consent_version")
     )
-    known = {item.face_id: item for item in QueueItem.objects.filter(face_id__in=faces)}
+    # As bulk labels write them, so that neither waits for the other's.
+    there = QueueItem.objects.filter(face_id__in=faces).order_by("face_id")
+    known = {item.face_id: item for item in there}
     items = [
         QueueItem(
             face_id=face,

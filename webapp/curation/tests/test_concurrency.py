@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from webapp.accounts.models import User
@@ -33,6 +33,7 @@ from webapp.curation.models import (
 )
 from webapp.curation.services import transfer
 from webapp.curation.services.claims import claim_faces
+from webapp.curation.services.consensus import lock_consensus
 from webapp.curation.services.votes import submit_correction
 from webapp.curation.tests.factories import (
     ModelVersionFactory,
@@ -40,6 +41,7 @@ from webapp.curation.tests.factories import (
     drawn_crop,
 )
 from webapp.photos.models import Face, Photo, PhotoStatus
+from webapp.photos.services.erasure import delete_photo
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -250,3 +252,36 @@ def test_vote_and_a_file_that_brings_the_same_one_do_not_block_each_other(
 
     assert Correction.objects.get().verdict == "sad"
     assert Consensus.objects.get().votes == 1
+
+
+def test_photo_is_deleted_whatever_is_said_of_it_at_that_moment() -> None:
+    """The vote has locked the consensus of a face that is being deleted, and comes to
+    the claim, which is gone by half."""
+    if connection.vendor != "postgresql":
+        pytest.skip("elsewhere one writes after the other")
+    fill(1)
+    person = PersonFactory()
+    (claim,) = claim_faces(person=person)
+
+    def delete() -> None:
+        try:
+            delete_photo(photo=Photo.objects.get())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as visitor:
+        with transaction.atomic():
+            lock_consensus(face_id=claim.face_id)
+            with connection.cursor() as cursor:
+                # Of two that wait for each other, the deletion is ended.
+                cursor.execute("SET LOCAL deadlock_timeout = '1min'")
+                deletion = visitor.submit(delete)
+                blocked = 0
+                while not (blocked or deletion.done()):
+                    time.sleep(0.01)
+                    cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                    (blocked,) = cursor.fetchone()
+            submit_correction(person=person, claim_id=claim.pk, verdict="sad")
+        deletion.result(30)
+
+    assert not Photo.objects.exists()

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import LazySettings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from webapp.core.errors import DomainError
@@ -17,7 +19,11 @@ from webapp.curation.services import priority
 from webapp.curation.services.flags import retract_flag, submit_flag
 from webapp.curation.services.priority import chance_of, priorities, reorder_queue
 from webapp.curation.services.queue import enqueue_faces, fill_queue
-from webapp.curation.tests.factories import FaceFactory, let_expire
+from webapp.curation.tests.factories import (
+    FaceFactory,
+    QueuedFaceFactory,
+    let_expire,
+)
 from webapp.photos.models import Face, Photo
 
 pytestmark = pytest.mark.django_db
@@ -112,6 +118,23 @@ def test_unsure_faces_come_by_themselves_once(settings: LazySettings) -> None:
 
     assert QueueItem.objects.get().face == unsure
     assert QueueItem.objects.get().reason == "unsure"
+
+
+def test_what_is_there_for_a_weaker_reason_is_written_in_the_order_of_locks() -> None:
+    """Bulk labels go by the id of the face, whatever is due first."""
+    faces = QueuedFaceFactory.create_batch(3, queued="sample")
+    faces.sort(key=lambda face: face.pk)
+    for number, face in enumerate(faces):
+        QueueItem.objects.filter(face=face).update(priority=number)
+    items = [face.queue_item.pk.hex for face in faces]
+
+    with CaptureQueriesContext(connection) as queries:
+        enqueue_faces(face_ids=[face.pk for face in faces], reason=Reason.DIFFER)
+
+    written = [
+        query["sql"].replace("-", "") for query in queries if "UPDATE" in query["sql"]
+    ]
+    assert [item in sql for item, sql in zip(items, written, strict=True)] == [True] * 3
 
 
 def test_random_sample_takes_its_share_of_consented_faces(

@@ -10,7 +10,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.core.files.storage import default_storage
-from django.db import IntegrityError, connection, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -24,6 +30,9 @@ _ERASING_SECONDS: Final = 12.0
 """A task has twenty; what it leaves waits for the next one."""
 
 _DELETE_TRIES: Final = 3
+_DEADLOCK: Final = "40P01"
+"""PostgreSQL's word for two that wait for each other: it ends one of them."""
+
 _ORPHAN_AFTER: Final = timedelta(minutes=10)
 """Older than any upload under way: a younger file may still get its row, a younger
 batch the rest of its photos."""
@@ -49,13 +58,19 @@ def delete_photo(*, photo: Photo) -> None:
     for tries_left in reversed(range(_DELETE_TRIES)):
         try:
             _delete_once(photo)
-        except IntegrityError:
-            # Somebody labelled one of its faces after those were looked for. Their
-            # word stands by now, and goes with the rest.
-            if not tries_left:
+        except (IntegrityError, OperationalError) as error:
+            # Somebody labelled one of its faces after those were looked for, or at
+            # this moment. Their word stands by now, and goes with the rest.
+            if not (tries_left and _met_another(error)):
                 raise
         else:
             return
+
+
+def _met_another(error: DatabaseError) -> bool:
+    """Whether what somebody else wrote was in the way, so that to try again helps."""
+    state = getattr(error.__cause__, "sqlstate", None)
+    return isinstance(error, IntegrityError) or state == _DEADLOCK
 
 
 def _delete_once(photo: Photo) -> None:
