@@ -37,6 +37,7 @@ from webapp.curation.models import (
     Verdict,
 )
 from webapp.curation.services.consensus import lock_consensus, refresh_consensus
+from webapp.curation.services.quality import follow_decision
 from webapp.photos.models import Face
 from webapp.photos.selectors import training_allowed
 
@@ -180,8 +181,15 @@ def import_rows(*, rows: Iterable[dict[str, Any]]) -> ImportReport:
         added = [line for line in fresh.values() if line[1]["face_id"] in here]
         for number, row in added:
             _enter(number, row, people)
-        for consensus in here.values():
+        judged = {
+            row["face_id"]
+            for _, row in added
+            if row["source"] == Source.ADJUDICATOR and row["retracted_at"] is None
+        }
+        for face_id, consensus in here.items():
             refresh_consensus(consensus=consensus)
+            if face_id in judged:
+                follow_decision(consensus=consensus)
     return ImportReport(
         new=len(added),
         known=len(parsed) - len(fresh),

@@ -15,10 +15,11 @@ from django.core.management import CommandError, call_command
 from webapp.accounts.models import Role, User
 from webapp.core.errors import DomainError
 from webapp.core.tests.queries import query_limit
-from webapp.curation.models import Consensus, Correction
+from webapp.curation.models import Consensus, Correction, GoldFace, Verdict
 from webapp.curation.services import transfer
 from webapp.curation.services.claims import claim_faces
 from webapp.curation.services.flags import submit_flag
+from webapp.curation.services.quality import add_gold
 from webapp.curation.services.transfer import (
     COLUMNS,
     MANIFEST_NAME,
@@ -98,6 +99,23 @@ def test_decision_that_another_one_stands_against_is_said() -> None:
 
     with pytest.raises(DomainError, match="another adjudicator has decided it"):
         import_rows(rows=[other])
+
+
+def test_gold_face_measures_by_the_decision_that_a_file_brings() -> None:
+    decided, voted = QueuedFaceFactory.create_batch(2)
+    adjudicate(
+        person=PersonFactory(role=Role.ADJUDICATOR), face_id=decided.pk, verdict="sad"
+    )
+    (row,) = list(export_rows())
+    Correction.objects.all().delete()
+    for face in (decided, voted):
+        add_gold(face_id=face.pk, verdict=Verdict.HAPPY, chosen_by=None)
+    other = {"id": str(uuid.uuid4()), "face_id": str(voted.pk), "source": "annotator"}
+
+    import_rows(rows=[row, {**row, **other}])
+
+    golds = dict(GoldFace.objects.values_list("face", "verdict"))
+    assert golds == {decided.pk: "sad", voted.pk: "happy"}
 
 
 def test_face_whose_label_a_file_brings_is_before_its_person_no_more() -> None:
