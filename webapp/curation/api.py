@@ -374,7 +374,7 @@ class DisputeSerializer(serializers.Serializer[Any]):
     face_id = serializers.UUIDField()
     tally = serializers.SerializerMethodField(help_text="Votes for each verdict.")
     agreement = serializers.FloatField()
-    since = serializers.DateTimeField(source="created_at")
+    since = serializers.DateTimeField(help_text="When it came to be disputed.")
 
     def get_tally(self, consensus: Consensus) -> dict[str, int]:
         return dict(zip(Verdict.values, consensus.tally, strict=False))
@@ -385,7 +385,7 @@ class DisputesView(APIView):
 
     @extend_schema(
         operation_id="list_disputes",
-        summary="Faces on which people disagree",
+        summary="Faces on which people disagree, the longest disputed first",
         responses={200: DisputeSerializer(many=True), 403: _ERROR},
     )
     def get(self, request: Request) -> Response:

@@ -293,7 +293,8 @@ class Consensus(TimedModel):
 
     ``tally`` counts votes in ``ml.consensus.VERDICTS`` order; ``agreement`` is the
     share of the most frequent verdict, in [0, 1]. ``quality`` is how likely the
-    verdict is right, in [0, 1], where people were weighed; else null.
+    verdict is right, in [0, 1], where people were weighed; else null. ``disputed_at``
+    is when it came to be disputed, null where it is not.
     """
 
     face = models.OneToOneField(
@@ -311,6 +312,7 @@ class Consensus(TimedModel):
     agreement = models.FloatField(default=0.0)
     quality = models.FloatField(null=True)
     decided_at = models.DateTimeField(null=True, db_index=True)
+    disputed_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["-created_at"]

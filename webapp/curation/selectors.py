@@ -24,7 +24,7 @@ from django.db.models import (
     QuerySet,
     Window,
 )
-from django.db.models.functions import RowNumber, TruncDate
+from django.db.models.functions import Coalesce, RowNumber, TruncDate
 from django.utils import timezone
 
 from ml.agreement import cohens_kappa, fleiss_kappa
@@ -322,15 +322,17 @@ def _disputed(until: datetime) -> QuerySet[Consensus]:
 
 
 def disputed_faces() -> QuerySet[Consensus]:
-    """What waits for an adjudicator, oldest first."""
+    """What waits for an adjudicator, ``since`` when, the longest first."""
     return (
         Consensus.objects.filter(
             training_allowed("face__photo"),
             state=ConsensusState.DISPUTED,
         )
+        # While a site is upgraded, a release that knew no such moment may write rows.
+        .annotate(since=Coalesce("disputed_at", "created_at"))
         .select_related("face", "face__photo")
         .defer("face__crop")
-        .order_by("created_at", "pk")
+        .order_by("since", "pk")
     )
 
 

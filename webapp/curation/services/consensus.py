@@ -93,6 +93,10 @@ def refresh_consensus(*, consensus: Consensus) -> Consensus:
         consensus.decided_at = None
     elif consensus.decided_at is None or consensus.verdict != verdict:
         consensus.decided_at = timezone.now()
+    if state != ConsensusState.DISPUTED:
+        consensus.disputed_at = None
+    elif consensus.disputed_at is None or consensus.state != state:
+        consensus.disputed_at = timezone.now()
     consensus.state = state
     consensus.verdict = verdict
     consensus.method = method if decided else ConsensusMethod.NONE

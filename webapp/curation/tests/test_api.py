@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -179,6 +179,8 @@ def test_adjudicator_reads_disputes_decides_and_takes_back(judge: Person) -> Non
         submit_correction(person=person, claim_id=claim.pk, verdict=verdict)
     (row,) = client.get(f"{ROOT}/disputes").json()
     assert row["tally"]["unclear"] == 1
+    since = datetime.fromisoformat(row["since"])
+    assert since == Consensus.objects.get().disputed_at
 
     url = f"{ROOT}/faces/{face.pk}"
     assert call(client, "POST", f"{url}/verdict", {"verdict": "sad"}).status_code == 201

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from functools import partial
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from webapp.accounts.models import Role, User
 from webapp.core.errors import Conflict, DomainError, NotAllowed, NotFound
 from webapp.curation.errors import ClaimLost, NothingToUndo, Paused
 from webapp.curation.models import Claim, Consensus, Correction, Pause, QueueItem
+from webapp.curation.selectors import disputed_faces
 from webapp.curation.services import votes
 from webapp.curation.services.claims import claim_faces, give_back_claims
 from webapp.curation.services.consensus import lock_consensus
@@ -451,6 +456,52 @@ def test_many_faces_are_labelled_and_taken_back_in_one_go() -> None:
     assert {consensus_of(face).state for face in faces} == {"open"}
     with pytest.raises(NothingToUndo):
         undo_batch(person=person, batch=batch)
+
+
+def dispute(face: Face) -> list[User]:
+    """Two differ on a face, and a third with both."""
+    people = PersonFactory.create_batch(3)
+    for slot, (person, verdict) in enumerate(
+        zip(people, ("happy", "sad", "neutral"), strict=True), start=1
+    ):
+        claim = Claim.objects.create(
+            face=face, person=person, slot=slot, expires_at="2100-01-01T00:00Z"
+        )
+        submit_correction(person=person, claim_id=claim.pk, verdict=verdict)
+    return people
+
+
+def test_disputes_are_told_by_how_long_they_are_disputed() -> None:
+    queued_first, queued_last = QueuedFaceFactory.create_batch(2)
+    began = timezone.now()
+    dispute(queued_last)
+    between = timezone.now()
+    *_, third = dispute(queued_first)
+
+    rows = list(disputed_faces())
+
+    assert [row.face for row in rows] == [queued_last, queued_first]
+    assert began < rows[0].since < between < rows[1].since
+    # Somebody takes their word back, and says the same again.
+    claim = undo(person=third)
+    assert consensus_of(queued_first).disputed_at is None
+    submit_correction(person=third, claim_id=claim.pk, verdict="neutral")
+    assert list(disputed_faces())[1].since > rows[1].since
+
+
+def test_disputes_of_earlier_releases_have_their_last_word_as_their_moment() -> None:
+    disputed, waiting = QueuedFaceFactory.create_batch(2)
+    dispute(disputed)
+    Consensus.objects.update(disputed_at=None)
+    said = Correction.objects.latest("created_at").created_at
+    migration = import_module("webapp.curation.migrations.0003_consensus_disputed_at")
+
+    migration.fill(apps, None)
+
+    moment = consensus_of(disputed).disputed_at
+    assert moment is not None
+    assert abs(moment - said) < timedelta(seconds=1)
+    assert consensus_of(waiting).disputed_at is None
 
 
 def test_bulk_labels_leave_alone_what_was_decided_meanwhile() -> None:
