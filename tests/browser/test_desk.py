@@ -277,6 +277,20 @@ def test_a_face_stays_one_s_own_over_a_reload_and_beside_a_second_tab(
     expect(page.locator("[data-alert]")).to_be_hidden()
 
 
+def test_leaving_one_desk_keeps_the_faces_of_another(open_page: OpenPage) -> None:
+    page, _ = open_desk(open_page)
+    second = page.context.new_page()
+    second.goto("/curation/desk/")
+    second.wait_for_timeout(500)
+
+    renew = "**/api/v1/curation/claims/renew"
+    with page.expect_response(renew, timeout=15_000) as kept:
+        second.close(run_before_unload=True)
+
+    assert kept.value.request.post_data is None
+    assert kept.value.json()["held"] >= AHEAD
+
+
 def test_labels_wait_for_somebody_who_was_logged_out(open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     log_in(page, "max")

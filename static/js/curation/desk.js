@@ -12,6 +12,9 @@ const RENEW_EVERY_MS = 180_000;
 const MIN_LOOK_MS = 250;
 /** Left to a page that takes this one's place, before the faces go to others. */
 const LEAVING_SECONDS = 20;
+/** Another desk of this browser keeps its faces so long after one was left: surely after
+ * that one has said how little it needs them, and well before they go to others. */
+const KEEP_AFTER_MS = 5_000;
 
 const desk = document.querySelector("#desk");
 const urls = desk.dataset;
@@ -448,8 +451,14 @@ addEventListener("beforeunload", (event) => {
   }
 });
 
+const desks = new BroadcastChannel("mien-desks");
+desks.addEventListener("message", () => {
+  setTimeout(() => ask("POST", urls.apiRenew).catch(refused), KEEP_AFTER_MS);
+});
+
 addEventListener("pagehide", () => {
   if (unsent === 0) {
+    desks.postMessage("left");
     fetch(urls.apiRenew, {
       method: "POST",
       keepalive: true,
