@@ -576,8 +576,8 @@ def alike_faces(*, seed: uuid.UUID | None, count: int = 24) -> list[AlikeFace]:
     Alike in where in the face the model sees each emotion. Without ``seed`` the face
     that is due next leads; a seed leads even where it is decided.
     """
-    decided = Consensus.objects.filter(face_id=seed, state=ConsensusState.DECIDED)
-    is_decided = decided.exists()
+    decided = Consensus.objects.filter(state=ConsensusState.DECIDED)
+    is_decided = seed is not None and decided.filter(face_id=seed).exists()
     open_faces = list(
         QueueItem.objects.filter(
             ~Q(face__consensus__state=ConsensusState.DECIDED),
