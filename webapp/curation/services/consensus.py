@@ -179,7 +179,25 @@ def weigh_people() -> int:
         for start in range(0, len(decided), _BATCH)
     )
     logger.info("%s faces of %s people weighed", len(decided), int(spoken.sum()))
-    return changed
+    weighed_before = Consensus.objects.filter(method=ConsensusMethod.WEIGHTED)
+    not_any_more = set(weighed_before.values_list("face_id", flat=True))
+    not_any_more -= {face_id for face_id, _ in decided}
+    return changed + sum(_give_back_to_majority(face) for face in not_any_more)
+
+
+@transaction.atomic
+def _give_back_to_majority(face_id: uuid.UUID) -> bool:
+    """Undo the weighing of a face on which somebody voted who is not weighed, or no
+    longer; whether that changes its verdict."""
+    row = (
+        Consensus.objects.select_for_update()
+        .filter(face_id=face_id, method=ConsensusMethod.WEIGHTED)
+        .first()
+    )
+    if row is None:
+        return False
+    before = row.verdict
+    return refresh_consensus(consensus=row).verdict != before
 
 
 @transaction.atomic

@@ -275,6 +275,25 @@ def test_nobody_who_is_weighed_overrules_those_who_are_not_yet() -> None:
     assert (row.verdict, row.method, row.quality) == ("happy", "majority", None)
 
 
+def test_what_was_weighed_goes_back_to_the_majority_where_not_all_are_any_more() -> (
+    None
+):
+    veteran = crowd_of(5)[0]
+    face = FaceFactory(probabilities=(0.05, 0.85, 0.05, 0.05))
+    labelled(face, {PersonFactory(): "happy", PersonFactory(): "happy", veteran: "sad"})
+    refresh_faces([face.pk])
+    row = Consensus.objects.filter(face=face)
+    row.update(verdict="sad", method="weighted", quality=0.97)
+
+    assert weigh_people() >= 1
+
+    assert row.values_list("verdict", "method", "quality").get() == (
+        "happy",
+        "majority",
+        None,
+    )
+
+
 def test_vote_that_changes_while_people_are_weighed_is_not_decided_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
