@@ -261,8 +261,8 @@ class QueueView(APIView):
         summary="The queue in figures",
         description=(
             "To annotators, what came of votes counts an hour later, when nobody can "
-            "change theirs any more; until then the face waits. Gold faces are left "
-            "out."
+            "change theirs any more; until then the face waits. Gold faces count as "
+            "neither waiting, disputed nor decided."
         ),
         responses={200: FiguresSerializer, 403: _ERROR},
     )

@@ -451,14 +451,16 @@ addEventListener("beforeunload", (event) => {
   }
 });
 
-const desks = new BroadcastChannel("mien-desks");
-desks.addEventListener("message", () => {
+const otherDesks = globalThis.BroadcastChannel
+  ? new BroadcastChannel("mien-desks")
+  : null;
+otherDesks?.addEventListener("message", () => {
   setTimeout(() => ask("POST", urls.apiRenew).catch(refused), KEEP_AFTER_MS);
 });
 
 addEventListener("pagehide", () => {
   if (unsent === 0) {
-    desks.postMessage("left");
+    otherDesks?.postMessage("left");
     fetch(urls.apiRenew, {
       method: "POST",
       keepalive: true,

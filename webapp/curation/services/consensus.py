@@ -152,7 +152,7 @@ def weigh_people() -> int:
         .order_by("author")
     )
     if len(people) < MIN_WEIGHED_PEOPLE:
-        return 0
+        return _give_others_back(set())
     column = {person: index for index, person in enumerate(people)}
     row = {face: index for index, face in enumerate(faces)}
     table = np.full((len(faces), len(people)), NO_LABEL, np.int64)
@@ -162,7 +162,7 @@ def weigh_people() -> int:
     voted = (table != NO_LABEL).any(axis=1)
     spoken = (table[voted] != NO_LABEL).any(axis=0)
     if spoken.sum() < MIN_WEIGHED_PEOPLE:
-        return 0
+        return _give_others_back(set())
     chosen = [face for face, keep in zip(faces, voted, strict=True) if keep]
     # From the other faces, too, it is learnt what each person says.
     weighed = weigh_votes(table[voted][:, spoken], _model_voices(chosen))
@@ -179,16 +179,20 @@ def weigh_people() -> int:
         for start in range(0, len(decided), _BATCH)
     )
     logger.info("%s faces of %s people weighed", len(decided), int(spoken.sum()))
-    weighed_before = Consensus.objects.filter(method=ConsensusMethod.WEIGHTED)
-    not_any_more = set(weighed_before.values_list("face_id", flat=True))
-    not_any_more -= {face_id for face_id, _ in decided}
-    return changed + sum(_give_back_to_majority(face) for face in not_any_more)
+    return changed + _give_others_back({face_id for face_id, _ in decided})
+
+
+def _give_others_back(weighed: set[uuid.UUID]) -> int:
+    """Undo what an earlier weighing said of faces that are not ``weighed`` any more;
+    how many verdicts changed."""
+    before = Consensus.objects.filter(method=ConsensusMethod.WEIGHTED)
+    others = set(before.values_list("face_id", flat=True)) - weighed
+    return sum(_give_back_to_majority(face_id) for face_id in sorted(others))
 
 
 @transaction.atomic
 def _give_back_to_majority(face_id: uuid.UUID) -> bool:
-    """Undo the weighing of a face on which somebody voted who is not weighed, or no
-    longer; whether that changes its verdict."""
+    """Whether that changes the face's verdict."""
     row = (
         Consensus.objects.select_for_update()
         .filter(face_id=face_id, method=ConsensusMethod.WEIGHTED)

@@ -269,21 +269,28 @@ def adjudicate_many(
             )
         if Correction.objects.filter(batch=batch).exists():
             return batch
-        mine = Correction.objects.filter(
-            face_id__in=face_ids,
-            author=person,
-            verdict=verdict,
-            batch__isnull=False,
-            retracted_at__isnull=True,
-        )
-        if again := mine.order_by("-created_at").first():
-            assert again.batch is not None
-            return again.batch
+        if before := _same_again(person, face_ids, verdict):
+            return before
     raise Conflict(
         "All of these faces have been decided meanwhile. Please go on with others; "
         "the page of a face's history overrules.",
         code="decided",
     )
+
+
+def _same_again(
+    person: User, face_ids: Sequence[uuid.UUID], verdict: str
+) -> uuid.UUID | None:
+    """The person's batch that said this of these faces, and of no other: taking it
+    back must not reach further."""
+    standing = Correction.objects.filter(
+        author=person, verdict=verdict, batch__isnull=False, retracted_at__isnull=True
+    )
+    last = standing.filter(face_id__in=face_ids).order_by("-created_at").first()
+    if last is None:
+        return None
+    whole = standing.filter(batch=last.batch)
+    return None if whole.exclude(face_id__in=face_ids).exists() else last.batch
 
 
 def undo_batch(*, person: User, batch: uuid.UUID) -> int:

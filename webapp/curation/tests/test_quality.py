@@ -323,6 +323,20 @@ def test_below_five_people_the_majority_stays() -> None:
     assert not Consensus.objects.filter(method="weighted").exists()
 
 
+def test_too_few_who_are_weighed_leave_no_verdict_of_an_earlier_weighing() -> None:
+    crowd_of(4)
+    row = Consensus.objects.filter(verdict="happy").first()
+    assert row is not None
+    Consensus.objects.filter(pk=row.pk).update(
+        verdict="sad", method="weighted", quality=0.97
+    )
+
+    assert weigh_people() == 1
+
+    row.refresh_from_db()
+    assert (row.verdict, row.method, row.quality) == ("happy", "majority", None)
+
+
 def test_adjudicator_is_not_measured_against_their_own_decision() -> None:
     face, judge = QueuedFaceFactory(), PersonFactory(role=Role.ADJUDICATOR)
     for verdict in ("happy", "sad", "neutral"):

@@ -494,7 +494,7 @@ def test_disputes_of_earlier_releases_have_their_last_word_as_their_moment() -> 
     dispute(disputed)
     Consensus.objects.update(disputed_at=None)
     said = Correction.objects.latest("created_at").created_at
-    migration = import_module("webapp.curation.migrations.0003_consensus_disputed_at")
+    migration = import_module("webapp.curation.migrations.0004_fill_disputed_at")
 
     migration.fill(apps, None)
 
@@ -505,22 +505,24 @@ def test_disputes_of_earlier_releases_have_their_last_word_as_their_moment() -> 
 
 
 def test_bulk_labels_leave_alone_what_was_decided_meanwhile() -> None:
-    decided, waiting = QueuedFaceFactory.create_batch(2)
+    decided, waiting, last = QueuedFaceFactory.create_batch(3)
     adjudicate(person=judge(), face_id=decided.pk, verdict="happy")
     person = judge()
     label = partial(
         adjudicate_many, person=person, verdict="neutral", while_undecided=True
     )
 
-    batch = label(face_ids=[decided.pk, waiting.pk])
+    batch = label(face_ids=[decided.pk, waiting.pk, last.pk])
 
     assert consensus_of(decided).verdict == "happy"
-    assert consensus_of(waiting).verdict == "neutral"
+    assert consensus_of(waiting).verdict == consensus_of(last).verdict == "neutral"
     # The same again, of somebody who clicked twice.
-    assert label(face_ids=[decided.pk, waiting.pk]) == batch
-    with pytest.raises(Conflict, match="decided"):
-        label(face_ids=[decided.pk])
-    assert Correction.objects.count() == 2
+    assert label(face_ids=[decided.pk, waiting.pk, last.pk]) == batch
+    # Taking that batch back would reach further than these.
+    for fewer in ([decided.pk], [waiting.pk]):
+        with pytest.raises(Conflict, match="decided"):
+            label(face_ids=fewer)
+    assert Correction.objects.count() == 3
 
 
 def test_undone_bulk_label_brings_back_what_it_took_the_place_of() -> None:
