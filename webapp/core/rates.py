@@ -95,7 +95,8 @@ def log_in_address(request: HttpRequest, *_: Any) -> str:
 
 def check_rate(*, scope: str, identities: Sequence[str], cost: int = 1) -> None:
     """Count a request against every identity; raise ``RateLimited`` over the limit,
-    ``MoreThanRate`` where waiting would not help. What is refused counts for nobody.
+    ``MoreThanRate`` where waiting would not help. What is refused counts for nobody,
+    unless others came in at the same moment.
 
     The limits of a scope stand in ``settings.RATES`` ("60/minute;1000/hour"). While
     the store is away nobody is refused: rates are a courtesy, photos are the job.

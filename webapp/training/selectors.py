@@ -202,12 +202,14 @@ def trained_step(*, flag: Correction) -> Step | None:
     if not rows:
         return None
     runs = TrainingRun.objects.filter(snapshot__in=[row.snapshot_id for row in rows])
-    run = (
+    done = list(
         runs.filter(state=RunState.DONE)
         .select_related("candidate", "snapshot")
         .order_by("number")
-        .first()
     )
+    # One that left it out tells least.
+    took = (run for run in done if flag.face_id not in run.left_out)
+    run = next(took, done[0] if done else None)
     if run is None or run.candidate is None or run.snapshot is None:
         words = f"It is in data set {rows[0].snapshot.number}, " + (
             "from which a version is being made."

@@ -144,7 +144,7 @@ def remove_orphan_files() -> int:
     random.shuffle(folders)
     for folder in folders:
         if time.monotonic() > deadline:
-            break
+            return removed
         _, names = _listdir(f"photos/{folder}")
         paths = {f"photos/{folder}/{name}" for name in names}
         known = set(
@@ -153,6 +153,8 @@ def remove_orphan_files() -> int:
             )
         )
         for path in sorted(paths - known):
+            if time.monotonic() > deadline:
+                return removed
             if _modified_at(path) < before:
                 delete_file(path)
                 removed += 1

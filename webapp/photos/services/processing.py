@@ -57,6 +57,8 @@ _MESSAGE_LOST_AFTER_SECONDS: Final = 2.0
 _AGAIN_AFTER_SECONDS: Final = 5.0
 _PATIENCE: Final = timedelta(hours=1)
 """So long after it was first put off a photo waits for what is no fault of its own."""
+_UNTRIED: Final = timedelta(minutes=10)
+"""Where nobody tried a photo for so long after it was due, nobody was there to."""
 
 _SWEEP_LIMIT: Final = 500
 
@@ -158,6 +160,8 @@ def _put_off(photo: Photo, reason: FailureReason) -> None:
     """Give it back as if it had never been claimed: the sweep wakes somebody once it
     is due. After an hour of that attempts count, so that nobody waits for ever."""
     mine = _held(photo)
+    # Nobody ran who could have tried: the hour begins anew.
+    mine.filter(queued_at__lt=Now() - _UNTRIED).update(put_off_since=None)
     if mine.filter(put_off_since__lt=Now() - _PATIENCE).exists():
         give_back_photo(photo=photo, reason=reason)
         return

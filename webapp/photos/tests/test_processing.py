@@ -292,6 +292,20 @@ def test_photo_that_is_put_off_again_remembers_the_first_time() -> None:
     assert (photo.status, photo.put_off_since) == (PhotoStatus.QUEUED, first)
 
 
+def test_patience_begins_anew_where_nobody_was_there_to_try() -> None:
+    photo = PhotoFactory()
+    tasks.process_photo(str(photo.pk))
+    long_ago = timezone.now() - timedelta(hours=2)
+    Photo.objects.update(put_off_since=long_ago, queued_at=long_ago)
+
+    tasks.process_photo(str(photo.pk))
+
+    photo.refresh_from_db()
+    assert (photo.status, photo.attempts) == (PhotoStatus.QUEUED, 0)
+    assert photo.put_off_since is not None
+    assert photo.put_off_since > long_ago
+
+
 def test_photo_that_lay_for_an_hour_without_a_worker_is_put_off_like_any_other() -> (
     None
 ):
