@@ -118,6 +118,7 @@ ifeq ($(strip $(ARGS)),)
 		--ignore=webapp/config/tests/test_env.py
 	$(PY) -m tests.services $(PY) -m pytest -m timed tests/test_chaos.py \
 		tests/test_training_loop.py -k 'workers or broker or locked or sixty'
+	KILLS=5 $(PY) -m tests.services $(PY) -m pytest tests/test_training_loop.py -k kills
 else
 	$(PY) -m tests.services $(PY) -m pytest $(ON_ALL_CORES) -m 'not timed' $(ARGS)
 endif

@@ -64,6 +64,8 @@ def launch() -> Iterator[Launch]:
                     executable_path=_chromium(playwright.chromium.executable_path),
                     args=[
                         *switches,
+                        # Else it imitates one, where there is none.
+                        "--disable-gpu",
                         f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1",
                     ],
                 )

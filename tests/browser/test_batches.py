@@ -63,11 +63,14 @@ def until_read(page: Page) -> None:
     expect(page.locator("#batch [data-done]")).to_be_attached(timeout=60_000)
 
 
-def test_a_batch_fills_its_page_without_a_reload(open_page: OpenPage) -> None:
+def test_a_batch_fills_its_page_without_a_reload(
+    open_page: OpenPage, sleeping_worker: Callable[[], None]
+) -> None:
     page = batch_page(open_page, FILES)
     loads: list[str] = []
     page.on("load", lambda loaded: loads.append(loaded.url))
 
+    sleeping_worker()
     until_read(page)
 
     assert loads == []
