@@ -273,6 +273,8 @@ def test_every_page_is_for_everybody(open_page: OpenPage, stack: Stack) -> None:
     trouble += look_at(
         jo, reverse("curation:history", args=[faces[given[0]]]), "a dispute's history"
     )
+    decided = f"{reverse('curation:alike')}?seed={faces[given[2]]}"
+    trouble += look_at(jo, decided, "faces like a decided one")
     trouble += look_at(ada, "/curation/people/", "403")
 
     # Enter on a selected face, or in the comment, decides nothing; the keys that a
