@@ -76,10 +76,11 @@ export function keepAsking(selector, { onChange, onTrouble }) {
   });
 }
 
-/** How far each node with an id is scrolled, and whether to its end. */
+/** How far each node with an id is scrolled, and whether to its end: one that shows
+ * all of itself is at its end, too. */
 function scrolledIn(part) {
   return [...part.querySelectorAll("[id]")]
-    .filter((node) => node.scrollTop > 0)
+    .filter((node) => getComputedStyle(node).overflowY === "auto")
     .map(({ id, scrollTop, clientHeight, scrollHeight }) => {
       // Browsers round: the end may be a fraction of a pixel away.
       return { id, scrollTop, isAtEnd: scrollTop + clientHeight > scrollHeight - 2 };

@@ -52,12 +52,13 @@ for back in range(9, -1, -1):
 _A_RUN_THAT_WAITS = """
 from django.utils import timezone
 from webapp.registry.selectors import get_champion
-from webapp.training.models import TrainingRun
+from webapp.training.models import RunLine, TrainingRun
 champion = get_champion()
 run = TrainingRun.objects.create(
     number=TrainingRun.objects.count() + 1, mode="head", parent=champion,
     start=champion, queued_at=timezone.now(),
 )
+RunLine.objects.create(run=run, text="The first step")
 print(run.number)
 """
 _SAY_MORE = """
@@ -191,11 +192,17 @@ def test_a_run_keeps_focus_and_place_and_asks_who_was_logged_out(
         page.wait_for_timeout(300)
         expect(start).to_be_focused()
 
-        # Who reads in the midst of the log stays there, who is at its end goes along.
-        stack.manage("shell", "-v", "0", "-c", _SAY_MORE)
-        lines = page.locator("#run-log li")
-        expect(lines).to_have_count(60)
+        # Who reads in the midst of the log stays there, who is at its end goes along,
+        # also of a log that showed all of itself until then.
         log = page.locator("#run-log")
+        lines = log.locator("li")
+        left = "(log) => log.scrollHeight - log.clientHeight - log.scrollTop"
+        expect(lines).to_have_count(1)
+        stack.manage("shell", "-v", "0", "-c", _SAY_MORE)
+        expect(lines).to_have_count(61)
+        page.wait_for_timeout(300)
+        assert log.evaluate("(log) => log.scrollTop") > 200
+        assert log.evaluate(left) < 2
         log.evaluate("(log) => { log.scrollTop = 200; }")
         with page.expect_response(f"**/training/runs/{number}/"):
             pass
@@ -203,12 +210,9 @@ def test_a_run_keeps_focus_and_place_and_asks_who_was_logged_out(
         assert log.evaluate("(log) => log.scrollTop") == 200
         log.evaluate("(log) => { log.scrollTop = log.scrollHeight; }")
         stack.manage("shell", "-v", "0", "-c", _SAY_MORE)
-        expect(lines).to_have_count(120)
+        expect(lines).to_have_count(121)
         page.wait_for_timeout(300)
-        left_px = log.evaluate(
-            "(log) => log.scrollHeight - log.clientHeight - log.scrollTop"
-        )
-        assert left_px < 2
+        assert log.evaluate(left) < 2
 
         page.context.clear_cookies(name="sessionid")
         page.wait_for_url("**/accounts/login/**")
