@@ -2,7 +2,14 @@
 // Without this file the form still works: choose, then press the button.
 
 import { limitsOf, refusalOf, sizeWords } from "./upload/rules.js";
-import { NoAnswer, NotNow, Refused, renewPage, send, SILENT_WORDS } from "./upload/transfer.js";
+import {
+  NoAnswer,
+  NotNow,
+  PhotoRefused,
+  renewPage,
+  send,
+  SILENT_WORDS,
+} from "./upload/transfer.js";
 
 const form = document.querySelector("#upload");
 const find = (name) => form.querySelector(`[data-${name}]`);
@@ -104,6 +111,11 @@ function refuse(words) {
   hidePreview();
   showRefusal(words);
   setState("refused");
+  if (mayHaveArrived) {
+    mayHaveArrived = false;
+    showArrived(true);
+    say(arrived.textContent);
+  }
 }
 
 /** Take files, whichever way they came. */
@@ -155,7 +167,7 @@ async function submit(files) {
     }
     if (error instanceof NoAnswer) {
       mayHaveArrived = isAllSent();
-    } else if (error instanceof Refused) {
+    } else if (error instanceof PhotoRefused) {
       mayHaveArrived = false;
     }
     sending = null;

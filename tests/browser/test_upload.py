@@ -310,6 +310,15 @@ def mute_site() -> Iterator[str]:
         server.shutdown()
 
 
+def answer_once(page: Page, status: int) -> None:
+    """The next upload gets an empty answer, and does not reach the site."""
+    page.route(
+        "**/photos/",
+        lambda route: route.fulfill(status=status, content_type="text/html"),
+        times=1,
+    )
+
+
 class TestOnTheWay:
     def test_an_upload_can_be_cancelled(self, open_page: OpenPage) -> None:
         page = open_page("/", viewport={"width": 390, "height": 844})
@@ -350,7 +359,7 @@ class TestOnTheWay:
                 page.get_by_role("button", name="Cancel").click()
             words = page.locator("#arrived")
             expect(words).to_be_visible()
-            expect(words).to_contain_text("cancelled after all was sent")
+            expect(words).to_contain_text("its answer did not come")
             expect(page.locator("#upload [role=status]")).to_contain_text("My photos")
         finally:
             for process in processes:
@@ -374,11 +383,7 @@ class TestOnTheWay:
         expect(state).to_have_text("No answer.")
 
         # What comes of a later try says nothing of what became of the first.
-        page.route(
-            "**/photos/",
-            lambda route: route.fulfill(status=503, content_type="text/html"),
-            times=1,
-        )
+        answer_once(page, 503)
         again.click()
         expect(page.get_by_role("alert")).to_contain_text("error 503")
         expect(state).to_have_text("No answer.")
@@ -395,6 +400,30 @@ class TestOnTheWay:
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#upload [role=status]")).to_have_text("Cancelled.")
 
+    def test_a_no_to_a_later_try_tells_of_an_earlier_one_only_if_it_is_of_the_photo(
+        self, open_page: OpenPage, mute_site: str
+    ) -> None:
+        page = open_page("/")
+        alert = page.get_by_role("alert")
+        again = page.get_by_role("button", name="Try again")
+        arrived = page.locator("#arrived")
+        page.route("**/photos/", lambda route: route.continue_(url=mute_site), times=1)
+        choose(page, PHOTO)
+        expect(alert).to_contain_text("could not be reached")
+        answer_once(page, 403)
+        again.click()
+        expect(alert).to_contain_text("error 403")
+        expect(arrived).to_be_visible()
+        expect(page.locator("#upload [role=status]")).to_contain_text("My photos")
+
+        page.route("**/photos/", lambda route: route.continue_(url=mute_site), times=1)
+        choose(page, {**PHOTO, "buffer": b"no pixels"})
+        expect(alert).to_contain_text("could not be reached")
+        expect(arrived).to_be_hidden()
+        again.click()
+        expect(alert).to_have_text(refusal_of(b"no pixels"))
+        expect(arrived).to_be_hidden()
+
     def test_the_camera_page_says_that_a_photo_may_have_arrived(
         self, open_page: OpenPage, mute_site: str
     ) -> None:
@@ -406,19 +435,24 @@ class TestOnTheWay:
         use.click()
         expect(page.get_by_role("alert")).to_contain_text(unknown)
 
-        page.route(
-            "**/photos/",
-            lambda route: route.fulfill(status=503, content_type="text/html"),
-            times=2,
-        )
-        use.click()
-        expect(page.get_by_role("alert")).to_contain_text("error 503")
-        expect(page.get_by_role("alert")).to_contain_text(unknown)
+        for status in (503, 403):
+            answer_once(page, status)
+            use.click()
+            expect(page.get_by_role("alert")).to_contain_text(f"error {status}")
+            expect(page.get_by_role("alert")).to_contain_text(unknown)
         page.get_by_role("button", name="Another photo").click()
-        page.set_input_files("[name=image]", PHOTO)
+        page.set_input_files("[name=image]", {**PHOTO, "buffer": b"no pixels"})
+        answer_once(page, 503)
+        not_taken = "The photo was not taken in."
         use.click()
+        expect(page.get_by_role("alert")).to_contain_text(not_taken)
 
-        expect(page.get_by_role("alert")).to_contain_text("The photo was not taken in.")
+        page.route("**/photos/", lambda route: route.continue_(url=mute_site), times=1)
+        use.click()
+        expect(page.get_by_role("alert")).to_contain_text(unknown)
+        use.click()
+        expect(page.get_by_role("alert")).to_contain_text(refusal_of(b"no pixels"))
+        expect(page.get_by_role("alert")).to_contain_text(not_taken)
 
     def test_a_format_that_the_browser_cannot_show_is_no_broken_picture(
         self, open_page: OpenPage

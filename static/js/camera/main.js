@@ -3,7 +3,13 @@
 // page is hidden or left, and on Stop. Without this file the form takes a photo with
 // the device's own camera.
 
-import { NoAnswer, Refused, renewPage, send, SILENT_WORDS } from "../upload/transfer.js";
+import {
+  NoAnswer,
+  PhotoRefused,
+  renewPage,
+  send,
+  SILENT_WORDS,
+} from "../upload/transfer.js";
 import { Countdown } from "./countdown.js";
 import { CameraProblem, describe, listCameras, openCamera, stopCamera } from "./devices.js";
 import { Follow } from "./follow.js";
@@ -236,7 +242,7 @@ async function sendShot() {
     }
     if (error instanceof NoAnswer) {
       mayHaveArrived = isAllSent();
-    } else if (error instanceof Refused) {
+    } else if (error instanceof PhotoRefused) {
       mayHaveArrived = false;
     }
     phase = "shot";

@@ -4,6 +4,9 @@
 /** The site answered, and said no; the message is its sentence. */
 export class Refused extends Error {}
 
+/** Because of what was sent: an earlier try of the same was not taken in either. */
+export class PhotoRefused extends Refused {}
+
 /** What was chosen cannot be read any more, and is to be chosen again. */
 export class Unreadable extends Error {}
 
@@ -48,7 +51,7 @@ export function send(form, { signal, onProgress, onSilence }) {
         // It leads elsewhere once all is taken in, whatever is wrong with that page.
         resolve(request.responseURL);
       } else {
-        reject(new (kindOf(request.status))(sentenceOf(request)));
+        reject(new (kindOf(request))(sentenceOf(request)));
       }
     });
     request.addEventListener("error", async () => {
@@ -83,12 +86,18 @@ async function isReadable(form) {
   }
 }
 
-function kindOf(status) {
+function kindOf({ status, response }) {
   if (status === 502 || status === 504) {
     // Of a gateway, which has got no answer itself.
     return NoAnswer;
   }
-  return status === 429 || status >= 500 ? NotNow : Refused;
+  if (status === 429 || status >= 500) {
+    return NotNow;
+  }
+  // Whoever has looked at the photo sends the form again; who has not, another page:
+  // a proxy, or the site where the form's token is stale or its connection broke.
+  const isFormAgain = response?.querySelector("#refusal");
+  return isFormAgain && [400, 413, 415].includes(status) ? PhotoRefused : Refused;
 }
 
 function sentenceOf(request) {
