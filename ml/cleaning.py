@@ -59,6 +59,7 @@ from ml.suspicion import (
 
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
 
 FLAT_STD: Final = 5.0
@@ -103,9 +104,9 @@ def clean(
     """Look at every file of the splits' four folders.
 
     A label that people voted on is judged by their votes, any other by ``judge``; by
-    the model where too few are left for folds. Without a detector nobody looks for
-    faces. Raises ``DataError`` where no file
-    can be read.
+    the model where too few are left for folds, by nobody where one of the emotions is
+    not among them. Without a detector nobody looks for faces. Raises ``DataError``
+    where no file can be read.
     """
     scan = _scan(layout, classifier, detector, progress)
     if not scan.files:
@@ -119,15 +120,16 @@ def clean(
     shares = np.eye(len(EMOTIONS))[labels]
     weights = np.ones(len(labels))
     reasons: dict[int, list[str]] = defaultdict(list)
-    unvoted = np.arange(len(labels))
+    voted = np.zeros(len(labels), bool)
     if votes is not None:
         scan.findings += judge_by_votes(
             scan.files, labels, votes, shares, weights, reasons
         )
-        unvoted = np.flatnonzero(votes.sum(axis=1) == 0)
+        voted = votes.sum(axis=1) > 0
+    unvoted = np.flatnonzero(~voted)
+    own, apart = labels[unvoted], np.array(groups)[unvoted]
     judged_by: Judge | None = None
-    if len(unvoted):
-        own, apart = labels[unvoted], np.array(groups)[unvoted]
+    if enough_to_judge(own):
         judged_by = judge if enough_for_folds(own, apart) else "model"
         probabilities = expected_answers(
             classifier,
@@ -139,14 +141,11 @@ def clean(
             progress,
         )
         suspicion[unvoted] = 1 - probabilities[np.arange(len(own)), own]
-        if enough_to_judge(own):
-            scan.findings += judge_labels(
-                scan.files, labels, unvoted, probabilities, shares, reasons
-            )
-        else:
-            judged_by = None
+        scan.findings += judge_labels(
+            scan.files, labels, unvoted, probabilities, shares, reasons
+        )
     _drop(scan, votes, weights, reasons)
-    _merge_duplicates(scan, labels, groups, shares, weights, reasons)
+    _merge_duplicates(scan, labels, voted, groups, shares, weights, reasons)
     rows = scan.left_out + [
         CleanedRow(
             file,
@@ -346,13 +345,15 @@ def _drop(
 def _merge_duplicates(
     scan: _Scan,
     labels: IntArray,
+    voted: BoolArray,
     groups: list[int],
     shares: Float64Array,
     weights: Float64Array,
     reasons: dict[int, list[str]],
 ) -> None:
     """One of each group stays, in the split that must not leak: test before
-    validation before train."""
+    validation before train. Where people voted on a face, its copies in that split on
+    which nobody did say nothing."""
     members: dict[int, list[int]] = defaultdict(list)
     for i, first in enumerate(groups):
         members[first].append(i)
@@ -360,7 +361,13 @@ def _merge_duplicates(
     for group in members.values():
         if len(group) < 2:
             continue
-        group.sort(key=lambda i: (weights[i] == 0, rank[scan.splits[i]], i))
+        known = {scan.splits[i] for i in group if voted[i]}
+        for i in group:
+            if not voted[i] and scan.splits[i] in known:
+                weights[i] = 0.0
+        group.sort(
+            key=lambda i: (weights[i] == 0, rank[scan.splits[i]], not voted[i], i)
+        )
         kept, others = group[0], group[1:]
         # Of a face that is left out for itself the label says nothing.
         heard = [i for i in group if weights[i] and scan.splits[i] == scan.splits[kept]]

@@ -45,11 +45,12 @@ _EXPLANATIONS: Final[dict[Kind, str]] = {
     Kind.EXACT_DUPLICATE: "The same pixels as another file. One of them is kept.",
     Kind.NEAR_DUPLICATE: (
         "Nearly the same as another file. One is kept; test before validation "
-        "before train."
+        "before train, within a split one with votes first."
     ),
     Kind.CONTRADICTING_DUPLICATE: (
         "The same face under two labels. Within a split the one that is kept has "
-        "both, by halves; across splits it keeps its own."
+        "both, by halves, or its votes alone where nobody voted on the other; across "
+        "splits it keeps its own."
     ),
     Kind.SUSPECT_LABEL: (
         "Nobody voted, and another label is expected. The expected probabilities take "
@@ -97,7 +98,7 @@ class Finding:
 class CleaningResult:
     """Findings, and a row for every file. ``suspicion`` (N,) belongs to the rows of
     ``faces``: 1 minus the probability of the file's own label, which ``judge`` said;
-    NaN where people voted. ``judge`` is None where no label was judged but by votes.
+    NaN where it said nothing. ``judge`` is None where no label was judged but by votes.
     """
 
     findings: list[Finding]

@@ -201,11 +201,12 @@ class SuspicionMeasure:
 def measure_suspicion(
     result: CleaningResult, layout: Layout
 ) -> dict[Split, SuspicionMeasure]:
-    """Judge a cleaning that did not look at the votes by them. Raises ``DataError``."""
+    """Judge a cleaning that did not look at the votes by them; empty where there are
+    none, or nobody judged. Raises ``DataError``."""
     from sklearn.metrics import roc_auc_score
 
     votes = votes_of(layout, result.faces.files)
-    if votes is None:
+    if votes is None or result.judge is None:
         return {}
     majority = strict_majority(votes)
     named = {f.file for f in result.findings if f.finding is Kind.SUSPECT_LABEL}

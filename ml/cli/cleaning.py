@@ -91,7 +91,11 @@ def clean(
             soft_wrap=True,
         )
     if votes:
-        where_none = "the folder's label was judged as without votes"
+        where_none = (
+            "the folder's label was judged as without votes"
+            if result.judge
+            else "the folder's label was judged by nobody"
+        )
         source_of(result.faces, "consensus", layout, where_none)
     write_cleaning(out, result)
     table = Table(title="findings")

@@ -165,6 +165,38 @@ def test_label_that_nobody_voted_for_is_not_mixed_into_its_duplicate(
     assert rows["train/sad/copy.png"].weight == 0
 
 
+def test_copy_that_people_voted_on_is_kept_and_its_votes_alone_count(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    write_dataset(tmp_path, 2)
+    voted = {
+        "train/sad/votes.png": ballots_for(Emotion.SAD.position, 10),
+        "train/happy/votes.png": ballots_for(Emotion.NEUTRAL.position, 10),
+        # Most people see none of the four.
+        "train/surprise/votes.png": ballots_for(NO_LABEL),
+    }
+    unvoted = ("train/sad/000.png", "train/happy/000.png", "train/surprise/000.png")
+    for copy, first in zip(voted, unvoted, strict=True):
+        (tmp_path / copy).write_bytes((tmp_path / first).read_bytes())
+    # Filed under another label, on which nobody voted either.
+    contradicting = tmp_path / "train/neutral/copy.png"
+    contradicting.write_bytes((tmp_path / "train/sad/000.png").read_bytes())
+    write_annotations(tmp_path, voted)
+
+    result = clean(find_layout(tmp_path), classifier, None, judge="model")
+
+    rows = {row.file: row for row in result.rows}
+    for file in (*unvoted, "train/neutral/copy.png"):
+        assert rows[file].weight == 0
+        assert "duplicate of train/" in rows[file].reason
+        assert rows[file].reason.endswith("/votes.png")
+    weights = [rows[file].weight for file in voted]
+    assert weights == [1, 1, 0]
+    assert rows["train/sad/votes.png"].shares[Emotion.SAD.position] == 1
+    assert rows["train/happy/votes.png"].shares[Emotion.NEUTRAL.position] == 1
+    assert rows["train/surprise/votes.png"].reason == "votes_elsewhere"
+
+
 def test_of_many_copies_a_few_are_named_leaks_first(
     tmp_path: Path, classifier: EmotionClassifier
 ) -> None:

@@ -491,6 +491,13 @@ def test_labels_are_not_said_to_be_judged_otherwise_than_they_were(
     folds = ("--no-detect", "--judge", "folds", "--out", out)
     done = ml("clean", "--data", root, *folds)
     assert "the model itself judged" in done.stderr
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
+    write_annotations(root, {name: ballots_for(0) for name in names if "sad" in name})
+    done = ml("clean", "--data", root, "--no-detect", "--out", out)
+    assert "the folder's label was judged by nobody" in done.stderr
+    write_annotations(root, {"train/sad/000.png": ballots_for(3)})
+    done = ml("clean", "--data", root, "--no-detect", "--out", out)
+    assert "the folder's label was judged as without votes" in done.stderr
 
 
 def test_pictures_folder_given_by_a_dot_has_its_annotations(

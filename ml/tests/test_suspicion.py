@@ -187,6 +187,39 @@ def test_where_all_have_votes_no_model_is_asked(
     assert "The model itself judged" not in report
 
 
+def test_no_model_is_asked_of_too_few_faces_to_judge(
+    tmp_path: Path, classifier: EmotionClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_dataset(tmp_path, 1)
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
+    write_annotations(root, {name: ballots_for(0) for name in names if "sad" in name})
+    asked: list[str] = []
+    monkeypatch.setattr(
+        EmotionClassifier, "read_crops", lambda *_: asked.append("read_crops")
+    )
+
+    result = clean(find_layout(root), classifier, None, judge="model")
+
+    assert asked == []
+    assert result.judge is None
+    assert np.isnan(result.suspicion).all()
+
+
+def test_suspicion_is_not_measured_where_nobody_judged(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, 1)
+    for path in root.rglob("sad/*.png"):
+        path.write_bytes(b"no picture")
+    write_annotations(root, {"train/happy/000.png": ballots_for(3)})
+
+    layout = find_layout(root)
+    result = clean(layout, classifier, None, judge="model", use_votes=False)
+
+    assert result.judge is None
+    assert measure_suspicion(result, layout) == {}
+
+
 def test_copies_of_few_faces_are_judged_by_the_model(
     tmp_path: Path, classifier: EmotionClassifier
 ) -> None:
