@@ -284,7 +284,8 @@ def renew_statistics(
     """Measure normalisation anew, as it is after any averaging of weights.
 
     Over varied faces, none mixed with another, the same for all processes: some
-    thousand of ``faces``, which are those that ``config`` trained on.
+    thousand of ``faces``, drawn and varied as ``config`` says. They are to be those
+    that the weights were trained on (``check_training_set``).
     """
     device = next(network.parameters()).device
     count = max(1, min(_STATISTICS_BATCHES, len(faces) // config.batch_size))
@@ -437,10 +438,34 @@ def _origin(
     """What a run follows from beside its config, by the word for it."""
     start = [hashlib.sha256(path.read_bytes()).hexdigest() for path in pretrained]
     return {
-        "training set": train_faces.digest(exact=not config.teachers),
+        "training set": _training_set(config, train_faces),
         "validation set": valid.digest(),
         "start (--weights)": " ".join(start),
     }
+
+
+def _training_set(config: TrainConfig, faces: FaceSet) -> str:
+    return faces.digest(exact=not config.teachers)
+
+
+def check_training_set(run_dir: Path, faces: FaceSet) -> None:
+    """Raises ``TrainingError`` where the run in ``run_dir`` trained on other faces.
+
+    A teacher's word on them is not compared. An early release's checkpoint does not
+    tell what its run trained on, and any faces pass.
+    """
+    saved = read_checkpoint(run_dir)
+    if saved is None:
+        return
+    with refusing_damage(run_dir):
+        config = config_from_dict(json.loads(saved["config"]))
+        known = json.loads(saved.get("origin", "{}")).get("training set")
+    if known not in (None, _training_set(config, faces)):
+        raise TrainingError(
+            f"{run_dir} trained on another training set. A mean of runs is measured on "
+            "what they trained on: give their --data, and their --manifest or "
+            "--no-others."
+        )
 
 
 def _same_run(config: TrainConfig) -> TrainConfig:

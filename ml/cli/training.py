@@ -33,10 +33,23 @@ from ml.data import (
     find_layout,
     load_for_training,
     load_split,
+    read_cleaned,
 )
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
+from ml.labels import EMOTIONS
 from ml.manifest import check_version, write_atomically
 from ml.progress import console, progress_bars
+
+ManifestOption = Annotated[
+    Path | None, typer.Option(help="A cleaned manifest, from ml clean.")
+]
+OthersOption = Annotated[
+    bool,
+    typer.Option(
+        help="Use faces filed under other emotions, with votes; a cleaned manifest "
+        "names none."
+    ),
+]
 
 
 class Flip(StrEnum):
@@ -57,9 +70,7 @@ def train(
     architecture: Annotated[str, typer.Option(help="One of the zoo.")] = "final",
     channels: Annotated[int, typer.Option(help="1 grey, 3 RGB.")] = 1,
     labels: Annotated[Labels | None, typer.Option(help="What to aim at.")] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="A cleaned manifest, from ml clean.")
-    ] = None,
+    manifest: ManifestOption = None,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
@@ -97,13 +108,7 @@ def train(
             min=0, max=MAX_THREADS, help="Prepare batches ahead; good with a GPU."
         ),
     ] = 0,
-    others: Annotated[
-        bool,
-        typer.Option(
-            help="Use faces filed under other emotions, with votes; a cleaned manifest "
-            "names none."
-        ),
-    ] = True,
+    others: OthersOption = True,
     augmentation: Annotated[
         Augmentation, typer.Option(help="How much to vary the faces.")
     ] = Augmentation.STRONG,
@@ -232,9 +237,12 @@ def export(
         Flip, typer.Option(help="Fold the mirrored face in; auto asks validation.")
     ] = Flip.AUTO,
     labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
+    manifest: ManifestOption = None,
+    others: OthersOption = True,
 ) -> None:
     """Turn what a run has reached, or the mean of several, into a calibrated ONNX file
-    with its manifest."""
+    with its manifest. The mean is measured anew on what its runs trained on: give
+    their --manifest or --no-others again; one run alone needs neither."""
     if out.suffix != ".onnx":
         raise DataError(
             f"{out}: give a name that ends in .onnx; the manifest's ends in .json."
@@ -242,7 +250,7 @@ def export(
     check_version(version)
     from ml.checkpoint import average_runs
     from ml.export import ExportError, export_result, flip_pays
-    from ml.train import renew_statistics
+    from ml.train import check_training_set, renew_statistics
     from ml.train_config import TrainingError
 
     layout = find_layout(data)
@@ -251,12 +259,10 @@ def export(
     try:
         result = average_runs(run)
         spec = result.config.model.input_spec
+        if result.averaged_with and manifest is not None:
+            # What is wrong with it is said before minutes of reading.
+            read_cleaned(manifest)
         with progress_bars() as progress:
-            if result.averaged_with:
-                trained, _ = load_for_training(
-                    layout, spec, source=source, progress=progress
-                )
-                renew_statistics(result.network, result.config, trained, progress)
             validation, test = (
                 load_split(layout, split, spec, source=source, progress=progress)
                 for split in SPLITS[1:]
@@ -265,12 +271,26 @@ def export(
         source = source_of(validation, source, layout)
         for part, faces in (("validation", validation), ("test", test)):
             need_labels(faces, source, part)
+        if result.averaged_with:
+            voted = result.config.model.outputs > len(EMOTIONS)
+            with progress_bars() as progress:
+                trained, _ = load_for_training(
+                    layout,
+                    spec,
+                    source="consensus" if voted else "folder",
+                    with_others=others and manifest is None,
+                    manifest=manifest,
+                    progress=progress,
+                )
+                for run_dir in run:
+                    check_training_set(run_dir, trained)
+                renew_statistics(result.network, result.config, trained, progress)
         folded = (
             flip_pays(result, validation, source)
             if flip is Flip.AUTO
             else flip is Flip.YES
         )
-        manifest = export_result(
+        exported = export_result(
             result,
             out,
             validation,
@@ -281,7 +301,7 @@ def export(
         )
     except (TrainingError, ExportError) as error:
         fail(str(error))
-    for split, by_source in manifest.metrics.items():
+    for split, by_source in exported.metrics.items():
         for name, values in by_source.items():
             console.print(
                 f"{split}, {name}: accuracy {values['accuracy']:.4f}, macro F1 "
@@ -290,7 +310,7 @@ def export(
                 soft_wrap=True,
             )
     console.print(
-        f"Wrote {out} ({manifest.size_bytes / 1e6:.1f} MB)",
+        f"Wrote {out} ({exported.size_bytes / 1e6:.1f} MB)",
         highlight=False,
         soft_wrap=True,
     )

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from ml.augmentation import MILD
+from ml.cleaning import write_cleaned
 from ml.cli import main
 from ml.consensus import NO_LABEL
+from ml.data import CleanedRow
 from ml.detection import MAX_FACES
 from ml.inference import SHIPPED_MODEL
 from ml.labels import EMOTIONS, Emotion
@@ -171,7 +173,8 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
     again = ml(*arguments)
     assert "epoch" not in again.stderr.replace("Epochs", "")
     exported = ("--out", model, "--version", "mine")
-    ml("export", "--data", root, "--run", run, *exported)
+    done = ml("export", "--data", root, "--run", run, *exported)
+    assert "Measuring normalisation" not in done.stderr
     done = ml("evaluate", "--data", root, "--model", model, "--json")
     assert json.loads(done.stdout)["model_version"] == "mine"
     ml(
@@ -188,12 +191,51 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
         "--seed",
         "1",
     )
-    ml("export", "--data", root, "--run", run, "--run", tmp_path / "mild", *exported)
+    both = ("--run", run, "--run", tmp_path / "mild")
+    done = ml("export", "--data", root, *both, *exported)
+    assert "Measuring normalisation" in done.stderr
     (other,) = load_manifest(model).training["averaged_with"]
     assert other["augmentation"]["moved_share"] == MILD.moved_share
     changed = ("--epochs", "3", *options)
     done = ml("train", "--data", root, "--run", run, *changed, code=2)
     assert "another config" in done.stderr
+
+
+def test_mean_is_measured_on_the_faces_that_its_runs_trained_on(
+    ml: Command, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", {"train": 4, "validation": 2, "test": 2})
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
+    other = root / "other_expressions" / "train" / "000.png"
+    other.parent.mkdir(parents=True)
+    draw_face(Emotion.SAD, np.random.default_rng(9)).save(other)
+    votes = {name: ballots_for(EMOTIONS.index(name.split("/")[1])) for name in names}
+    voted_other = {"other_expressions/train/000.png": ballots_for(3)}
+    write_annotations(root, votes | voted_other)
+    cleaned, run = tmp_path / "cleaned.csv", tmp_path / "run"
+    kept = [name for name in names if "train" in name and "003" not in name]
+    write_cleaned(
+        cleaned, [CleanedRow(name, "train", (1, 0, 0, 0), 1, "") for name in kept]
+    )
+    broken = tmp_path / "broken.csv"
+    broken.write_text("file\n")
+    small = ("--architecture", "base", "--epochs", "1", "--threads", "1")
+    for number, chosen in enumerate((("--no-others",), ("--manifest", cleaned))):
+        folder = run / str(number)
+        ml("train", "--data", root, "--run", folder, *small, *chosen)
+        mean = (
+            *("export", "--data", root, "--run", folder, "--run", folder),
+            *("--out", tmp_path / "m.onnx", "--version", "v", "--flip", "no"),
+        )
+
+        refused = ml(*mean, code=2)
+        assert f"{folder} trained on another training set" in refused.stderr
+        refused = ml(*mean, "--manifest", broken, code=2)
+        assert "broken.csv has no column" in refused.stderr
+        assert "Reading" not in refused.stderr
+        # What the file is calibrated on says nothing of what its runs aimed at.
+        for labels in ("folder", "consensus"):
+            ml(*mean, *chosen, "--labels", labels)
 
 
 def test_of_several_processes_one_draws_the_curves_and_says_what_is_next(
@@ -700,6 +742,9 @@ def test_faces_that_nobody_agrees_on_are_refused_before_the_work(
         done = ml(*command, "--data", data, code=2)
         assert "Try --labels folder" in done.stderr
     assert not out.exists()
+    done = ml(*export, "--run", run, "--data", data, code=2)
+    assert "Try --labels folder" in done.stderr
+    assert "Reading train" not in done.stderr
     ml(*export, "--data", data, "--labels", "folder")
     assert set(load_manifest(tmp_path / "m.onnx").metrics["test"]) == {"folder"}
     done = ml("evaluate", "--data", data, "--agreed", "0.9", code=2)

@@ -24,7 +24,7 @@ from ml.export import calibrate_as_met, export_result
 from ml.inference import EmotionClassifier
 from ml.models import ModelConfig
 from ml.tests.faces import draw_set
-from ml.train import renew_statistics, soft_loss, train
+from ml.train import check_training_set, renew_statistics, soft_loss, train
 from ml.train_config import EpochRecord, TrainConfig, TrainingError, config_from_dict
 
 TINY = TrainConfig(
@@ -287,6 +287,23 @@ def test_mean_of_runs_gets_statistics_of_its_own(tmp_path: Path) -> None:
     assert torch.allclose(norm.running_mean, means.mean(dim=0), atol=1e-5)
     assert not torch.allclose(norm.running_mean, before, atol=1e-5)
     assert told == [("Measuring normalisation", len(seen)), *[("done", 1)] * len(seen)]
+
+
+def test_training_set_of_a_run_is_known_whatever_its_teachers_said(
+    tmp_path: Path,
+) -> None:
+    faces, validation = draw_set(4, votes=True), draw_set(2, 1, votes=True)
+    other_word = replace(faces, targets=faces.targets[::-1].copy())
+    short = replace(TINY, epochs=1)
+    taught = replace(short, teachers=("a" * 64,), teacher_share=0.5)
+    for config, name in ((short, "alone"), (taught, "taught")):
+        train(config, faces, validation, tmp_path / name)
+        check_training_set(tmp_path / name, faces)
+        with pytest.raises(TrainingError, match=f"{name} trained on another"):
+            check_training_set(tmp_path / name, faces.take(np.arange(8)))
+    check_training_set(tmp_path / "taught", other_word)
+    with pytest.raises(TrainingError, match="alone trained on another"):
+        check_training_set(tmp_path / "alone", other_word)
 
 
 def test_runs_of_different_networks_have_no_mean(tmp_path: Path) -> None:
