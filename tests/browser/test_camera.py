@@ -698,16 +698,12 @@ def test_large_letters_do_not_scroll_sideways(open_page: OpenPage) -> None:
     assert_fits(page)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width_px", [320, 390, 1280])
 def test_nothing_scrolls_sideways(
-    open_page: OpenPage, still: tuple[str, ...], width_px: int, scheme: str
+    open_page: OpenPage, still: tuple[str, ...], width_px: int
 ) -> None:
     page = open_page(
-        "/camera/",
-        switches=still,
-        viewport={"width": width_px, "height": 844},
-        color_scheme=scheme,
+        "/camera/", switches=still, viewport={"width": width_px, "height": 844}
     )
     assert_fits(page)
     start(page, live=True)

@@ -124,20 +124,19 @@ def test_nothing_scrolls_sideways(open_page: OpenPage, width_px: int) -> None:
     assert 0 <= question["x"] <= question["x"] + question["width"] <= width_px
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(open_page: OpenPage, scheme: str) -> None:
-    page = open_page("/photos/mine/", color_scheme=scheme)
+def test_axe_finds_nothing_serious(open_page: OpenPage) -> None:
+    page = open_page("/photos/mine/", color_scheme="dark")
     give(page, encode(astronaut()))
     give(page, encode(landscape()), keep="true", train="true")
     page.reload()
     page.get_by_text("Delete all", exact=True).click()
     found = serious_violations(page)
     log_in(page, "/accounts/api-keys/")
-    page.get_by_label("Name of a new key").fill(f"axe {scheme}")
+    page.get_by_label("Name of a new key").fill("axe")
     page.get_by_role("button", name="Make a key").click()
     expect(page.locator("#new-key")).to_be_visible()
     found += serious_violations(page)
-    page.get_by_label("Name of a new key").fill(f"axe {scheme}")
+    page.get_by_label("Name of a new key").fill("axe")
     page.get_by_role("button", name="Make a key").click()
     expect(page.get_by_role("alert")).to_contain_text("choose another name")
     found += serious_violations(page)
