@@ -101,16 +101,22 @@ def test_what_the_votes_change_is_named(
     assert changed == {*told, "train/happy/002.png"}
 
 
-def test_wrong_labels_are_found_without_votes(
-    tmp_path: Path, classifier: EmotionClassifier
-) -> None:
-    root = write_dataset(tmp_path, {"train": 30, "validation": 5, "test": 5})
+def _plant(root: Path) -> set[str]:
+    """Happy faces filed under surprise; their names."""
     generator = np.random.default_rng(7)
     planted = set()
     for number in range(6):
         name = f"planted{number}.png"
         draw_face(Emotion.HAPPY, generator).save(root / "train" / "surprise" / name)
         planted.add(f"train/surprise/{name}")
+    return planted
+
+
+def test_wrong_labels_are_found_without_votes(
+    tmp_path: Path, classifier: EmotionClassifier
+) -> None:
+    root = write_dataset(tmp_path, {"train": 30, "validation": 5, "test": 5})
+    planted = _plant(root)
     result = clean(find_layout(root), classifier, None, judge="folds")
     found = _files(result, Kind.SUSPECT_LABEL)
     assert len(planted & found) >= 2
@@ -140,12 +146,7 @@ def test_labels_that_nobody_voted_on_are_judged_beside_those_with_votes(
     tmp_path: Path, classifier: EmotionClassifier
 ) -> None:
     root = write_dataset(tmp_path, {"train": 20, "validation": 1, "test": 1})
-    generator = np.random.default_rng(7)
-    planted = set()
-    for number in range(6):
-        name = f"planted{number}.png"
-        draw_face(Emotion.HAPPY, generator).save(root / "train" / "surprise" / name)
-        planted.add(f"train/surprise/{name}")
+    planted = _plant(root)
     # As everybody else they would be called suspect.
     voted = {f"train/surprise/planted{number}.png" for number in (0, 1)}
     write_annotations(

@@ -261,8 +261,9 @@ def adjudicate_many(
     with transaction.atomic():
         # Always in one order, so that two such batches wait instead of locking up.
         for face_id in sorted(set(face_ids)):
-            state = lock_consensus(face_id=face_id).state
-            if while_undecided and state == ConsensusState.DECIDED:
+            if while_undecided and (
+                lock_consensus(face_id=face_id).state == ConsensusState.DECIDED
+            ):
                 continue
             adjudicate(
                 person=person, face_id=face_id, verdict=verdict, batch=batch, key="bulk"

@@ -36,8 +36,7 @@ from ml.preprocessing import UInt8Array, crop_faces
 from ml.quality import face_quality
 from ml.runtime import ProviderUnavailable
 from ml.types import DetectedFace, FaceQuality
-from webapp.core.clock import CLOCK_SLACK_SECONDS as _CLOCK_SLACK_SECONDS
-from webapp.core.clock import in_seconds as _in_seconds
+from webapp.core.clock import CLOCK_SLACK_SECONDS, in_seconds
 from webapp.core.metrics import PHOTOS_ENDED, PREDICTIONS, STAGE_SECONDS, stage
 from webapp.core.storage import StorageAway
 from webapp.photos.models import (
@@ -167,7 +166,7 @@ def _put_off(photo: Photo, reason: FailureReason) -> None:
         return
     mine.update(
         status=PhotoStatus.QUEUED,
-        queued_at=_in_seconds(_AGAIN_AFTER_SECONDS),
+        queued_at=in_seconds(_AGAIN_AFTER_SECONDS),
         # Not from its upload on: it may have lain there while no worker ran.
         put_off_since=Coalesce("put_off_since", Now()),
         attempts=F("attempts") - 1,
@@ -184,7 +183,7 @@ def sweep_photos() -> int:
     """
     stranded = Photo.objects.filter(
         Q(lease_expires_at__lt=Now())
-        | Q(lease_expires_at__gt=_in_seconds(LEASE_SECONDS + _CLOCK_SLACK_SECONDS)),
+        | Q(lease_expires_at__gt=in_seconds(LEASE_SECONDS + CLOCK_SLACK_SECONDS)),
         status=PhotoStatus.PROCESSING,
     ).order_by("lease_expires_at")[:_SWEEP_LIMIT]
     moved = sum(
@@ -194,8 +193,8 @@ def sweep_photos() -> int:
         for photo in stranded
     )
     waiting = Photo.objects.filter(
-        Q(queued_at__lt=_in_seconds(-_MESSAGE_LOST_AFTER_SECONDS))
-        | Q(queued_at__gt=_in_seconds(_AGAIN_AFTER_SECONDS + _CLOCK_SLACK_SECONDS)),
+        Q(queued_at__lt=in_seconds(-_MESSAGE_LOST_AFTER_SECONDS))
+        | Q(queued_at__gt=in_seconds(_AGAIN_AFTER_SECONDS + CLOCK_SLACK_SECONDS)),
         status=PhotoStatus.QUEUED,
     ).order_by("queued_at")
     owed = waiting.count()
@@ -369,4 +368,4 @@ def _lease_kept(photo: Photo) -> Iterator[None]:
 
 
 def _lease_end() -> CombinedExpression:
-    return _in_seconds(LEASE_SECONDS)
+    return in_seconds(LEASE_SECONDS)
