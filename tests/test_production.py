@@ -33,6 +33,7 @@ from tests.stack import ROOT, Stack, environment, processes_of
 from webapp.config.processes import ProcessGroup
 
 PHOTOS = 60
+READERS = {"inference", "inference2", "inference3"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def stack() -> Iterator[Stack]:
         assert processes_of(home) == []
 
 
-def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Waits long for what must happen: a busy machine is no failure."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -59,6 +61,16 @@ def workers(stack: Stack) -> list[psutil.Process]:
         for child in psutil.Process(stack.process.pid).children()
         if "inference,default" in child.cmdline()
     ]
+
+
+def present(stack: Stack) -> set[str]:
+    """The names of the processes that say that they are there."""
+    code = (
+        "from webapp.operations.selectors import present_workers as p;"
+        "print(*p().values_list('name', flat=True))"
+    )
+    said = stack.manage("shell", "--no-imports", "-c", code, MIEN_DEMO="0")
+    return {name.partition("@")[0] for name in said.split()}
 
 
 def readers(log: str) -> Counter[str]:
@@ -81,6 +93,7 @@ def test_photo_goes_through_all_processes(stack: Stack) -> None:
 
 def test_many_at_once_are_read_once_each_by_several_workers(stack: Stack) -> None:
     image = encode(astronaut().resize((256, 256)))
+    eventually(lambda: present(stack) >= READERS)
     before = len(stack.output)
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(stack.upload, [image] * PHOTOS))
@@ -93,7 +106,7 @@ def test_many_at_once_are_read_once_each_by_several_workers(stack: Stack) -> Non
     eventually(lambda: readers(stack.output[before:]).total() >= PHOTOS)
     read = readers(stack.output[before:])
     assert read.total() == PHOTOS
-    assert set(read) == {"inference", "inference2", "inference3"}
+    assert set(read) == READERS
 
 
 def test_rate_holds_across_processes_and_for_no_forged_address(stack: Stack) -> None:
@@ -135,17 +148,7 @@ def test_figures_are_those_of_all_processes(stack: Stack) -> None:
 
 
 def test_everybody_says_that_they_are_there(stack: Stack) -> None:
-    code = (
-        "from webapp.operations.selectors import present_workers as p;"
-        "print(*p().values_list('name', flat=True))"
-    )
-    wanted = {"beat", "training", "inference", "inference2", "inference3"}
-
-    def seen() -> set[str]:
-        said = stack.manage("shell", "--no-imports", "-c", code, MIEN_DEMO="0")
-        return {name.partition("@")[0] for name in said.split()}
-
-    eventually(lambda: wanted <= seen())
+    eventually(lambda: READERS | {"beat", "training"} <= present(stack))
 
 
 def test_worker_host_joins_by_three_variables_as_a_container_does(
@@ -281,9 +284,15 @@ def test_release_is_replaced_while_photos_come_in(stack: Stack) -> None:
             except (AssertionError, OSError, http.client.HTTPException) as error:
                 errors.append(error)
 
+    def one_more() -> None:
+        """Until a photo was taken that came after this began."""
+        taken = len(paths)
+        eventually(lambda: errors or len(paths) > taken + 1)
+
     uploader = threading.Thread(target=upload)
     uploader.start()
     try:
+        one_more()
         web = stack.service("web")
         before = {child.pid for child in web.children()}
         web.send_signal(signal.SIGHUP)
@@ -293,16 +302,17 @@ def test_release_is_replaced_while_photos_come_in(stack: Stack) -> None:
                 and len(web.children()) == WEB_PROCESSES
             )
         )
+        one_more()
         for worker in workers(stack):
             worker.terminate()
             eventually(lambda worker=worker: not worker.is_running())
             eventually(lambda: len(workers(stack)) == WORKERS)
+            one_more()
     finally:
         stop.set()
         uploader.join()
 
     assert errors == []
-    assert len(paths) > 5
     for path in paths:
         assert stack.result(path)["status"] == "done"
 
