@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import onnx
 import torch
 
@@ -28,6 +27,7 @@ from ml.models import (
 from ml.models.mobile import load_faceres
 from ml.models.recognition import load_dlib
 from ml.preprocessing import normalise
+from ml.quantisation import read_weights
 
 _CALIBRATION_FACES: Final = 500
 """Enough for the statistics of the normalisation."""
@@ -124,11 +124,8 @@ def _read_exported(path: Path, outputs: int) -> dict[str, torch.Tensor]:
     data = read_model(path)
     verify_model(data, load_manifest(path))
     state = {
-        tensor.name: torch.from_numpy(
-            onnx.numpy_helper.to_array(tensor).astype(np.float32)
-        )
-        for tensor in onnx.load_model_from_string(data).graph.initializer
-        if tensor.name.startswith(("body.", "head."))
+        name: torch.from_numpy(values)
+        for name, values in read_weights(onnx.load_model_from_string(data)).items()
     }
     for name in (HEAD_WEIGHT_NAME, HEAD_BIAS_NAME):
         rows = torch.zeros(outputs, *state[name].shape[1:])

@@ -16,7 +16,7 @@ import typer
 from ml.cli.base import fail
 from ml.cli.cleaning import clean, eda
 from ml.cli.judging import evaluate, framing, predict, robustness
-from ml.cli.training import compare, export, features, train
+from ml.cli.training import compare, export, features, quantise, train
 from ml.data import DataError
 from ml.manifest import ManifestError, ModelFileError
 
@@ -33,6 +33,7 @@ for _command in (
     clean,
     train,
     export,
+    quantise,
     compare,
     robustness,
     framing,

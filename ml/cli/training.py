@@ -30,6 +30,7 @@ from ml.data import (
     DataError,
     FaceSet,
     LabelSource,
+    Layout,
     find_layout,
     load_for_training,
     load_split,
@@ -37,7 +38,13 @@ from ml.data import (
 )
 from ml.inference import SHIPPED_MODEL, EmotionClassifier
 from ml.labels import EMOTIONS
-from ml.manifest import check_version, write_atomically
+from ml.manifest import (
+    InputSpec,
+    ModelManifest,
+    check_version,
+    load_manifest,
+    write_atomically,
+)
 from ml.progress import console, progress_bars
 
 ManifestOption = Annotated[
@@ -52,7 +59,7 @@ OthersOption = Annotated[
 ]
 
 
-class Flip(StrEnum):
+class Choice(StrEnum):
     AUTO = "auto"
     YES = "yes"
     NO = "no"
@@ -234,8 +241,12 @@ def export(
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
     version: Annotated[str, typer.Option(help="Name of this model.")],
     flip: Annotated[
-        Flip, typer.Option(help="Fold the mirrored face in; auto asks validation.")
-    ] = Flip.AUTO,
+        Choice, typer.Option(help="Fold the mirrored face in; auto asks validation.")
+    ] = Choice.AUTO,
+    eight_bits: Annotated[
+        Choice,
+        typer.Option(help="Compute in eight bits, faster; auto asks validation."),
+    ] = Choice.AUTO,
     labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
     manifest: ManifestOption = None,
     others: OthersOption = True,
@@ -243,10 +254,7 @@ def export(
     """Turn what a run has reached, or the mean of several, into a calibrated ONNX file
     with its manifest. The mean is measured anew on what its runs trained on: give
     their --manifest or --no-others again; one run alone needs neither."""
-    if out.suffix != ".onnx":
-        raise DataError(
-            f"{out}: give a name that ends in .onnx; the manifest's ends in .json."
-        )
+    _check_out(out)
     check_version(version)
     from ml.checkpoint import average_runs
     from ml.export import ExportError, export_result, flip_pays
@@ -262,15 +270,7 @@ def export(
         if result.averaged_with and manifest is not None:
             # What is wrong with it is said before minutes of reading.
             read_cleaned(manifest)
-        with progress_bars() as progress:
-            validation, test = (
-                load_split(layout, split, spec, source=source, progress=progress)
-                for split in SPLITS[1:]
-            )
-        warn_of_unreadable(validation, test)
-        source = source_of(validation, source, layout)
-        for part, faces in (("validation", validation), ("test", test)):
-            need_labels(faces, source, part)
+        validation, test, source = _judges(layout, spec, source)
         if result.averaged_with:
             voted = result.config.model.outputs > len(EMOTIONS)
             with progress_bars() as progress:
@@ -287,8 +287,8 @@ def export(
                 renew_statistics(result.network, result.config, trained, progress)
         folded = (
             flip_pays(result, validation, source)
-            if flip is Flip.AUTO
-            else flip is Flip.YES
+            if flip is Choice.AUTO
+            else flip is Choice.YES
         )
         exported = export_result(
             result,
@@ -296,11 +296,71 @@ def export(
             validation,
             version=version,
             flip=folded,
+            eight_bits=None if eight_bits is Choice.AUTO else eight_bits is Choice.YES,
             source=source,
             measured_on={"test": test},
         )
     except (TrainingError, ExportError) as error:
         fail(str(error))
+    _say_written(out, exported)
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".onnx":
+        raise DataError(
+            f"{out}: give a name that ends in .onnx; the manifest's ends in .json."
+        )
+
+
+def _judges(
+    layout: Layout, spec: InputSpec, source: LabelSource
+) -> tuple[FaceSet, FaceSet, LabelSource]:
+    """Validation, test, and whose labels judge."""
+    with progress_bars() as progress:
+        validation, test = (
+            load_split(layout, split, spec, source=source, progress=progress)
+            for split in SPLITS[1:]
+        )
+    warn_of_unreadable(validation, test)
+    source = source_of(validation, source, layout)
+    for part, faces in (("validation", validation), ("test", test)):
+        need_labels(faces, source, part)
+    return validation, test, source
+
+
+def quantise(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    version: Annotated[str, typer.Option(help="Name of this model.")],
+    model: ModelOption = SHIPPED_MODEL,
+    labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
+) -> None:
+    """Make of an exported model one that computes in eight bits: a face takes about a
+    third of the time, the file half of the room."""
+    _check_out(out)
+    check_version(version)
+    from ml.export import ExportError, export_quantised
+
+    layout = find_layout(data)
+    check_place(out, layout, folder=False)
+    source = label_source(layout, labels)
+    spec = load_manifest(model).input
+    try:
+        validation, test, source = _judges(layout, spec, source)
+        exported = export_quantised(
+            model,
+            out,
+            validation,
+            version=version,
+            source=source,
+            measured_on={"test": test},
+        )
+    except ExportError as error:
+        fail(str(error))
+    _say_written(out, exported)
+
+
+def _say_written(out: Path, exported: ModelManifest) -> None:
     for split, by_source in exported.metrics.items():
         for name, values in by_source.items():
             console.print(

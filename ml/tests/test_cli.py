@@ -173,10 +173,16 @@ def test_train_export_and_evaluate_go_hand_in_hand(ml: Command, tmp_path: Path) 
     again = ml(*arguments)
     assert "epoch" not in again.stderr.replace("Epochs", "")
     exported = ("--out", model, "--version", "mine")
-    done = ml("export", "--data", root, "--run", run, *exported)
-    assert "Measuring normalisation" not in done.stderr
+    single = ("export", "--data", root, "--run", run, *exported, "--eight-bits", "no")
+    assert "Measuring normalisation" not in ml(*single).stderr
     done = ml("evaluate", "--data", root, "--model", model, "--json")
     assert json.loads(done.stdout)["model_version"] == "mine"
+    eight = tmp_path / "eight.onnx"
+    quantised = ("quantise", "--data", root, "--out", eight, "--version", "eight")
+    ml(*quantised, "--model", model)
+    assert eight.stat().st_size < model.stat().st_size
+    refused = ml(*quantised, "--model", eight, code=2)
+    assert "eight computes in eight bits already" in refused.stderr
     ml(
         "train",
         "--data",

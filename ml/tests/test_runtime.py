@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
+from ml import runtime
 from ml.detection import FaceDetector
 from ml.inference import EmotionClassifier
 from ml.manifest import ModelFileError, load_manifest, read_model
@@ -109,3 +110,43 @@ def test_both_networks_run_on_the_cpu_and_say_so(tmp_path: Path) -> None:
 def test_file_that_is_no_network_is_refused() -> None:
     with pytest.raises(ModelFileError, match="refuses the model"):
         open_session(b"no network", provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "slower"),
+    [
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx2 avx_vnni", False),
+        ("flags : avx2 avx512f", True),
+        (None, True),
+    ],
+)
+def test_large_sums_are_cut_off_by_no_processor(
+    flags: str | None,
+    slower: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What keeps them whole where a processor would not takes others much longer."""
+    told = tmp_path / "cpuinfo"
+    if flags:
+        told.write_text(f"processor : 0\n{flags}\n")
+    monkeypatch.setattr(runtime, "_PROCESSOR", told)
+    opened: list[ort.SessionOptions] = []
+    session = ort.InferenceSession
+
+    def open_and_keep(
+        data: bytes, options: ort.SessionOptions, providers: list[str]
+    ) -> ort.InferenceSession:
+        opened.append(options)
+        return session(data, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", open_and_keep)
+    EmotionClassifier.load()
+
+    (options,) = opened
+    try:
+        entry = options.get_session_config_entry("session.x64quantprecision")
+    except RuntimeError:  # It was not set.
+        entry = ""
+    assert entry == ("1" if slower else "")

@@ -17,7 +17,7 @@ from ml.checkpoint import CHECKPOINT_FILE, load_result
 from ml.consensus import NO_LABEL
 from ml.data import FaceSet, LabelSource, Layout, load_split
 from ml.duplicates import resembles
-from ml.export import ExportError, export_result, write_model
+from ml.export import EIGHT_BITS, ExportError, export_result, write_model
 from ml.inference import EmotionClassifier
 from ml.labels import EMOTIONS
 from ml.manifest import ModelFileError, read_model, write_atomically
@@ -107,6 +107,7 @@ def fine_tune(
                 validation,
                 version=version,
                 flip=bool(start.manifest.training.get("flip_folded")),
+                eight_bits=bool(start.manifest.training.get(EIGHT_BITS)),
                 source=source,
             )
             data = read_model(path)
