@@ -164,18 +164,20 @@ def _keep_normalisation(model: onnx.ModelProto, single: onnx.ModelProto) -> None
         tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in single.graph.initializer
     }
-    weight_of = {
-        node.output[0]: node.input[1].removesuffix(_SINGLE)
-        for node in single.graph.node
-        if node.op_type == "Conv"
+    convolutions = {
+        node.output[0]: node for node in single.graph.node if node.op_type == "Conv"
     }
     for node in single.graph.node:
         if node.op_type != "BatchNormalization" or node.input[1] in present:
             continue
+        _, weight, *bias = convolutions[node.input[0]].input
+        # The exporter gives one without a bias one of zeros, under another name.
+        names = [*node.input[1:], *(one for one in bias if one.startswith("body."))]
+        added = {name: tensors[name] for name in names}
         scale, _, _, variance = (tensors[name] for name in node.input[1:])
         epsilon = next(one.f for one in node.attribute if one.name == "epsilon")
-        added = {name: tensors[name] for name in node.input[1:]}
-        added[weight_of[node.input[0]] + _FACTOR] = scale / np.sqrt(variance + epsilon)
+        factor = weight.removesuffix(_SINGLE) + _FACTOR
+        added[factor] = scale / np.sqrt(variance + epsilon)
         model.graph.initializer.extend(
             onnx.numpy_helper.from_array(np.asarray(values, np.float32), name)
             for name, values in added.items()
