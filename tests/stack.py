@@ -284,7 +284,7 @@ class Stack:
         assert status == 202, photo
         return f"/api/v1/photos/{photo['id']}?secret={photo['secret']}"
 
-    def result(self, path: str, seconds: float = 60.0) -> dict[str, Any]:
+    def result(self, path: str, seconds: float = 120.0) -> dict[str, Any]:
         """The photo at ``path`` once nothing more will happen to it."""
         deadline = time.monotonic() + seconds
         while True:
