@@ -33,7 +33,7 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             process_group=group.id,
         )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not broker.answers(path):
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.exit(f"The broker did not start:\n{log.read_text()}", 1)

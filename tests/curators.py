@@ -52,7 +52,7 @@ print(json.dumps([told(run) for run in TrainingRun.objects.order_by("number")]))
 _WAIT = """
 import os
 number, attempts, epochs = json.loads(os.environ["AWAITED"])
-deadline = time.monotonic() + 300
+deadline = time.monotonic() + 900
 while time.monotonic() < deadline:
     run = told(TrainingRun.objects.get(number=number))
     begun = sum(line.startswith("Attempt") for line in run["lines"])

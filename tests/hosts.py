@@ -30,6 +30,8 @@ from webapp.config.processes import ProcessGroup
 
 BRIDGE: Final = "10.77.0.1"
 HOSTS: Final = 3
+LIMIT_SECONDS: Final = 180.0
+"""For what must come, however busy the machine is."""
 WORKED_SECONDS: Final = 0.3
 """Of a processor's time: some photos, and more than waiting takes."""
 
@@ -176,8 +178,8 @@ def site() -> Iterator[tuple[Stack, list[Host]]]:
             services.stop()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -188,7 +190,7 @@ def main(cut_seconds: float, photos: int) -> dict[str, object]:
     image = encode(astronaut().resize((256, 256)))
     with site() as (stack, hosts):
         for host in hosts:
-            wait_until(host.is_ready, 90, f"{host.name} is not ready:\n{host.said}")
+            wait_until(host.is_ready, f"{host.name} is not ready")
         at_first = {host.name: host.cpu_seconds() for host in hosts}
         lost = hosts[0]
         paths: list[str] = []
@@ -204,26 +206,35 @@ def main(cut_seconds: float, photos: int) -> dict[str, object]:
         uploader.start()
         try:
             # In the middle of its work.
-            wait_until(lambda: len(paths) >= photos // 4, 60, "no uploads")
+            wait_until(lambda: len(paths) >= photos // 4, "no uploads")
             lost.pull()
-            started_at = time.monotonic()
+            at_the_cut = len(paths)
             time.sleep(cut_seconds)
-            during = len(paths)
+            wait_until(lambda: len(paths) > at_the_cut, "no uploads during the cut")
+            during = len(paths) - at_the_cut
             lost.plug()
+            plugged_at = time.monotonic()
             before = lost.cpu_seconds()
             slowest = 0.0
             wait_until(
                 lambda: lost.cpu_seconds() > before + WORKED_SECONDS,
-                90,
-                f"{lost.name} took no work again:\n{lost.said}",
+                f"{lost.name} took no work again",
             )
-            back_seconds = time.monotonic() - started_at - cut_seconds
+            back_seconds = time.monotonic() - plugged_at
+            for host in hosts:
+                # Photos still come in: each has its turn.
+                wait_until(
+                    lambda host=host: (
+                        host.cpu_seconds() > at_first[host.name] + WORKED_SECONDS
+                    ),
+                    f"{host.name} took no work",
+                )
         finally:
             stop.set()
             uploader.join()
         for path in paths:
             asked_at = time.monotonic()
-            result = stack.result(path, seconds=60)
+            result = stack.result(path)
             slowest = max(slowest, time.monotonic() - asked_at)
             assert result["status"] == "done", result
             assert len(result["faces"]) == 1, result
@@ -233,10 +244,6 @@ def main(cut_seconds: float, photos: int) -> dict[str, object]:
             "during_the_cut": during,
             "back_seconds": round(back_seconds, 1),
             "slowest_wait_at_the_end_seconds": round(slowest, 1),
-            "busy_hosts": sum(
-                host.cpu_seconds() > at_first[host.name] + WORKED_SECONDS
-                for host in hosts
-            ),
             "cut_seconds": cut_seconds,
             **counts,
         }

@@ -111,7 +111,7 @@ class Services:
             server.send_signal(signal.SIGINT if is_postgres else signal.SIGTERM)
         for server in self._servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(10)
+                server.wait(60)
         self._group.kill()
 
     def _start_postgres(self) -> str:

@@ -47,7 +47,7 @@ def body_of(*fields: tuple[str, bytes]) -> bytes:
 
 def begin(site: Stack, path: str, body: bytes, *headers: str) -> socket.socket:
     """Send all of the body there is, of one that was to be twice as long."""
-    connection = socket.create_connection(("127.0.0.1", site.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", site.port), timeout=120)
     lines = (
         f"POST {path} HTTP/1.1",
         f"Host: 127.0.0.1:{site.port}",
@@ -61,7 +61,7 @@ def begin(site: Stack, path: str, body: bytes, *headers: str) -> socket.socket:
 
 def token_of_form(site: Stack) -> tuple[str, str]:
     """The cookies and the token of a page that asks for a photo."""
-    with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", site.port), timeout=120) as connection:
         connection.sendall(
             f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode()
         )
@@ -119,7 +119,7 @@ def test_connection_that_is_reset_leaves_nothing_and_is_no_error(site: Stack) ->
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
         connection.close()
-        site.wait_for(rf'(?s)("status": 400.*){{{before + 1}}}', 30)
+        site.wait_for(rf'(?s)("status": 400.*){{{before + 1}}}')
 
     assert kept(site) == (0, 0)
     assert "Traceback" not in site.output

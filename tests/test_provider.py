@@ -36,7 +36,7 @@ def test_worker_without_the_gpu_it_was_told_to_use_ends(tmp_path: Path) -> None:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=240,
         )
 
     assert "install onnxruntime-gpu in place of onnxruntime" in worker.stderr

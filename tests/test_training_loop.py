@@ -26,8 +26,9 @@ from tests.curators import (
 from tests.stack import Stack, own_services, prepare
 
 FACES = 60
-KILLS = int(os.environ.get("KILLS", "3"))
-"""Each costs a start of torch; `make test-services` asks for five."""
+KILLS = int(os.environ.get("KILLS", "2"))
+"""One before the first checkpoint, the others after one. Each costs a start of torch;
+`make test-services` asks for five."""
 EPOCHS = KILLS + 2
 """Enough that none of the kills comes too late."""
 

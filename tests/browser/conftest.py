@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.installing import system_chromium
 from tests.stack import Stack, own_site
@@ -15,7 +15,10 @@ from tests.stack import Stack, own_site
 OTHER_HOST = "mien.test"
 """Leads to the site, too, but is no address that browsers trust without TLS."""
 
-NETWORK_LIMIT_MS = 20_000
+WAIT_LIMIT_MS = 90_000
+"""For what must come: it costs nothing where it comes soon, and on a busy machine any
+step may take a while."""
+expect.set_options(timeout=WAIT_LIMIT_MS)
 
 Launch = Callable[..., Browser]
 OpenPage = Callable[..., Page]
@@ -62,6 +65,7 @@ def launch() -> Iterator[Launch]:
             if switches not in browsers:
                 browsers[switches] = playwright.chromium.launch(
                     executable_path=_chromium(playwright.chromium.executable_path),
+                    timeout=WAIT_LIMIT_MS,
                     args=[
                         *switches,
                         # Else it imitates one, where there is none.
@@ -108,7 +112,7 @@ def open_page(launch: Launch, site: str) -> Iterator[OpenPage]:
 
     def open_(path: str, *, switches: tuple[str, ...] = (), **options: object) -> Page:
         context = launch(*switches).new_context(**{"base_url": site, **options})
-        context.set_default_timeout(NETWORK_LIMIT_MS)
+        context.set_default_timeout(WAIT_LIMIT_MS)
         contexts.append(context)
         context.on("page", watch)
         page = context.new_page()

@@ -76,7 +76,7 @@ def _read(page: Page, photo: Image.Image) -> None:
     page.set_input_files("#image", file)
     page.wait_for_url("**/photos/*/")
     status = page.locator("#result")
-    expect(status).to_have_attribute("data-status", "done", timeout=60_000)
+    expect(status).to_have_attribute("data-status", "done")
     page.wait_for_load_state("networkidle")
 
 

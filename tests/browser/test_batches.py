@@ -60,7 +60,7 @@ def zip_of(files: dict[str, bytes]) -> bytes:
 
 
 def until_read(page: Page) -> None:
-    expect(page.locator("#batch [data-done]")).to_be_attached(timeout=60_000)
+    expect(page.locator("#batch [data-done]")).to_be_attached()
 
 
 def test_a_batch_fills_its_page_without_a_reload(

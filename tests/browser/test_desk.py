@@ -73,23 +73,29 @@ def log_in(page: Page, name: str) -> None:
 def sent(page: Page) -> None:
     """Labels go out one after the other, behind one's back: the desk says how many
     are still on their way, and this waits for the last."""
-    expect(page.locator("[data-saving]")).to_have_text("", timeout=60_000)
+    expect(page.locator("[data-saving]")).to_have_text("")
 
 
 def saved(page: Page, count: int) -> None:
     expect(page.locator("[data-today]")).to_have_text(str(count))
 
 
-def open_desk(open_page: OpenPage, **options: Any) -> tuple[Page, int]:
-    """The desk with its next faces at hand, and how many were labelled today."""
-    page = open_page("/accounts/login/", **options)
-    log_in(page, "max")
-    page.goto("/curation/desk/")
+def faces_at_hand(page: Page) -> None:
     page.wait_for_function(
         "count => performance.getEntriesByType('resource')"
         ".filter((entry) => entry.name.endsWith('/face.jpg')).length >= count",
         arg=AHEAD,
     )
+
+
+def open_desk(
+    open_page: OpenPage, name: str = "max", **options: Any
+) -> tuple[Page, int]:
+    """The desk with its next faces at hand, and how many were labelled today."""
+    page = open_page("/accounts/login/", **options)
+    log_in(page, name)
+    page.goto("/curation/desk/")
+    faces_at_hand(page)
     return page, int(page.locator("[data-today]").inner_text())
 
 
@@ -119,10 +125,7 @@ def hold(page: Page, pattern: str) -> list[Route]:
 
 @pytest.mark.timed
 def test_a_hundred_faces_by_keyboard_alone(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "ada")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1500)
+    page, _ = open_desk(open_page, "ada")
     picture = page.locator("[data-picture]")
     seen = [picture.get_attribute("src")]
 
@@ -155,10 +158,7 @@ def test_a_hundred_faces_by_keyboard_alone(open_page: OpenPage) -> None:
 
 
 def test_undo_back_zoom_and_photo_by_keyboard(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
+    page, _ = open_desk(open_page)
     picture, desk = page.locator("[data-picture]"), page.locator("#desk")
     first = picture.get_attribute("src")
 
@@ -199,7 +199,7 @@ def test_a_picture_that_nobody_keeps_is_fetched_once_all_the_same(
         lambda request: asked.append(request.url) if ".jpg" in request.url else None,
     )
     page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
+    faces_at_hand(page)
 
     page.keyboard.press("1")
     page.keyboard.press("2")
@@ -213,11 +213,7 @@ def test_a_picture_that_nobody_keeps_is_fetched_once_all_the_same(
 
 
 def test_votes_wait_for_a_site_that_is_away(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
-    before = int(page.locator("[data-today]").inner_text())
+    page, before = open_desk(open_page)
     away = True
 
     def answer(route: Any) -> None:
@@ -237,16 +233,17 @@ def test_votes_wait_for_a_site_that_is_away(open_page: OpenPage) -> None:
 
 def test_a_slow_site_loses_no_label(open_page: OpenPage) -> None:
     """Keys come faster than answers: the labels queue up, and all of them arrive."""
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
-    before = int(page.locator("[data-today]").inner_text())
+    page, before = open_desk(open_page)
 
     slow_down(page)
-    for _ in range(4):
+    # Until its words were seen: "slow" is no time that a busy test could not miss.
+    held = hold(page, "**/verdict")
+    with page.expect_request("**/verdict"):
+        page.keyboard.press("1")
+    for _ in range(3):
         page.keyboard.press("1")
     expect(page.locator("[data-saving]")).to_contain_text("saving")
+    held.pop().continue_()
 
     sent(page)
     saved(page, before + 4)
@@ -256,20 +253,16 @@ def test_a_slow_site_loses_no_label(open_page: OpenPage) -> None:
 def test_a_face_stays_one_s_own_over_a_reload_and_beside_a_second_tab(
     open_page: OpenPage,
 ) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
-    before = int(page.locator("[data-today]").inner_text())
+    page, before = open_desk(open_page)
 
     page.reload()
-    page.wait_for_timeout(1000)
+    faces_at_hand(page)
     page.keyboard.press("1")
     saved(page, before + 1)
 
     second = page.context.new_page()
     second.goto("/curation/desk/")
-    second.wait_for_timeout(1000)
+    faces_at_hand(second)
     second.close(run_before_unload=True)
     page.wait_for_timeout(500)
     page.keyboard.press("1")
@@ -281,10 +274,10 @@ def test_leaving_one_desk_keeps_the_faces_of_another(open_page: OpenPage) -> Non
     page, _ = open_desk(open_page)
     second = page.context.new_page()
     second.goto("/curation/desk/")
-    second.wait_for_timeout(500)
+    faces_at_hand(second)
 
     renew = "**/api/v1/curation/claims/renew"
-    with page.expect_response(renew, timeout=15_000) as kept:
+    with page.expect_response(renew) as kept:
         second.close(run_before_unload=True)
 
     assert kept.value.request.post_data is None
@@ -292,11 +285,7 @@ def test_leaving_one_desk_keeps_the_faces_of_another(open_page: OpenPage) -> Non
 
 
 def test_labels_wait_for_somebody_who_was_logged_out(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
-    before = int(page.locator("[data-today]").inner_text())
+    page, before = open_desk(open_page)
 
     page.context.clear_cookies(name="sessionid")
     for _ in range(3):
@@ -314,11 +303,7 @@ def test_labels_wait_for_somebody_who_was_logged_out(open_page: OpenPage) -> Non
 
 
 def test_an_answer_that_breaks_off_loses_no_label(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
-    before = int(page.locator("[data-today]").inner_text())
+    page, before = open_desk(open_page)
 
     def break_off(route: Any) -> None:
         answer = route.fetch()
@@ -332,11 +317,7 @@ def test_an_answer_that_breaks_off_loses_no_label(open_page: OpenPage) -> None:
 
 
 def test_a_double_click_and_a_held_key_label_one_face(open_page: OpenPage) -> None:
-    page = open_page("/accounts/login/")
-    log_in(page, "max")
-    page.goto("/curation/desk/")
-    page.wait_for_timeout(1000)
-    before = int(page.locator("[data-today]").inner_text())
+    page, before = open_desk(open_page)
 
     page.get_by_role("button", name="Happy").dblclick()
     saved(page, before + 1)
@@ -375,7 +356,7 @@ def test_undo_of_nothing_is_said_and_forgotten(open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     log_in(page, "max")
     page.goto("/curation/desk/")
-    page.wait_for_timeout(500)
+    faces_at_hand(page)
     refusal = {"code": "nothing_to_undo", "detail": "There is nothing to undo."}
     page.route(
         "**/undo", lambda route: route.fulfill(status=409, json=refusal), times=1

@@ -18,7 +18,7 @@ def give(page: Page, data: bytes, **fields: str) -> str:
     accepted = page.request.post(
         "/api/v1/photos", multipart={"image": image, **fields}
     ).json()
-    for _ in range(200):
+    for _ in range(900):
         photo = page.request.get(f"/api/v1/photos/{accepted['id']}").json()
         if photo["status"] == "done":
             return str(accepted["id"])

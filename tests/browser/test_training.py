@@ -18,7 +18,7 @@ from tests.browser.test_desk import log_in
 from tests.browser.test_look import PAGE_WIDTH
 from tests.stack import Stack, own_site
 
-RUN_LIMIT_MS = 120_000
+RUN_LIMIT_MS = 300_000
 WIDTHS = (1280, 390, 320)
 SHIPPED = load_manifest(SHIPPED_MODEL).version
 CANDIDATE = f"{SHIPPED}-head-1"

@@ -26,7 +26,6 @@ from webapp.photos.selectors import FAILURE_WORDS
 RESULT = re.compile(r"/photos/[0-9a-f-]{36}/$")
 PHOTO = {"name": "eileen.png", "mimeType": "image/png", "buffer": b""}
 PHOTO["buffer"] = encode(astronaut(), "PNG")
-READ_LIMIT_MS = 30_000
 WRONG = re.compile("^That.s wrong$")
 
 LOOKS = [
@@ -84,9 +83,7 @@ def hand_over(page: Page, kind: str, photo: dict[str, object]) -> None:
 
 def until_read(page: Page) -> None:
     page.wait_for_url(RESULT)
-    expect(page.locator("#result")).to_have_attribute(
-        "data-status", "done", timeout=READ_LIMIT_MS
-    )
+    expect(page.locator("#result")).to_have_attribute("data-status", "done")
 
 
 def refusal_of(data: bytes) -> str:
@@ -682,9 +679,7 @@ class TestWaiting:
         sleeping_worker()
 
         reason = FAILURE_WORDS[FailureReason.UNREADABLE]
-        expect(page.locator("#result .notice-error")).to_have_text(
-            reason, timeout=READ_LIMIT_MS
-        )
+        expect(page.locator("#result .notice-error")).to_have_text(reason)
         assert "That did not work" in page.title()
 
     def test_a_photo_that_does_not_arrive_says_what_to_do(
