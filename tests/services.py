@@ -28,7 +28,7 @@ from tests.installing import Unavailable, install_packages
 from webapp.config.processes import ProcessGroup
 
 USER = "mien"
-START_LIMIT_SECONDS = 60.0
+START_LIMIT_SECONDS = 180.0
 POSTGRES_FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",

@@ -654,15 +654,18 @@ def test_slow_senders_keep_nobody_waiting(site: Site) -> None:
     try:
         for line in slow:
             line.sendall(head)
-        started_at = time.monotonic()
-        status, _, _ = site.ask(get(200, "", "/livez"))
-        seconds = time.monotonic() - started_at
+        waits = []
+        for _ in range(3):
+            started_at = time.monotonic()
+            status, _, _ = site.ask(get(200, "", "/livez"))
+            waits.append(time.monotonic() - started_at)
+            assert status == 200
     finally:
         for line in slow:
             line.close()
 
-    assert status == 200
-    assert seconds < 5
+    # But for one: a machine may stand still for a moment.
+    assert sorted(waits)[1] < 5
 
 
 def test_answers_of_people_never_become_pages_elsewhere(site: Site) -> None:

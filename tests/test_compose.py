@@ -275,7 +275,7 @@ def test_broker_takes_its_command_and_its_password_alone(tmp_path: Path) -> None
         password = (tmp_path / "s" / "redis_password").read_text().strip()
         url = env.with_password(f"redis://127.0.0.1:{port}/0", password)
         with redis.Redis.from_url(url, retry_on_error=[redis.ConnectionError]) as known:
-            for _ in range(200):
+            for _ in range(1200):
                 try:
                     assert known.ping()
                     break

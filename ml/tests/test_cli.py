@@ -262,7 +262,7 @@ def test_of_several_processes_one_draws_the_curves_and_says_what_is_next(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"Wrote {run}. Next: ") == 1

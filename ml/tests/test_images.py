@@ -94,10 +94,11 @@ def test_what_is_no_usable_picture_is_refused(case: str) -> None:
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_usable_picture_is_refused_quickly(case: str) -> None:
     data = REFUSED[case][0]()
-    started = time.monotonic()
+    # Of a processor: what else the machine does meanwhile does not count.
+    started = time.process_time()
     with pytest.raises(ImageRefused):
         decode_image(data)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_jpeg_of_fifty_scans_is_taken_whatever_stands_behind_it() -> None:

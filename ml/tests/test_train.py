@@ -389,7 +389,7 @@ def test_several_processes_train_one_network(tmp_path: Path) -> None:
     ]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120
+        command, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     result = load_result(tmp_path / "run")

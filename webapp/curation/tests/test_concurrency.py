@@ -47,6 +47,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 CLIENTS = 20
 FACES = int(os.environ.get("CURATION_TEST_FACES", "200"))
+LIMIT_SECONDS = 300.0
 
 T = TypeVar("T")
 
@@ -92,6 +93,10 @@ def fill(count: int) -> None:
     Consensus.objects.bulk_create(Consensus(face=face) for face in faces)
 
 
+def somebody_is_asked() -> bool:
+    return QueueItem.objects.filter(status=QueueStatus.WAITING).exists()
+
+
 class Client:
     """Takes faces and labels them until there are none left for it."""
 
@@ -114,10 +119,11 @@ class Client:
 
     def run(self) -> None:
         try:
-            self.start.wait(30)
-            # An empty queue may fill again: a third is asked where two disagree.
-            idle_since = time.monotonic()
-            while time.monotonic() - idle_since < 1.0:
+            self.start.wait(120)
+            # Nothing left for this one may be no end: a third is asked where two
+            # disagree.
+            deadline = time.monotonic() + LIMIT_SECONDS
+            while time.monotonic() < deadline and self.persist(somebody_is_asked):
                 claims = self.persist(lambda: claim_faces(person=self.person, count=2))
                 for claim in claims:
                     self.seen.append(claim.face_id)
@@ -132,10 +138,8 @@ class Client:
                         )
                     )
                     self.given.append((claim.face_id, verdict))
-                if claims:
-                    idle_since = time.monotonic()
-                else:
-                    time.sleep(0.05)
+                if not claims:
+                    time.sleep(0.2)
         finally:
             connection.close()
 
@@ -183,7 +187,7 @@ def test_twenty_clients_after_two_slots_get_one_each() -> None:
 
     def grab(person: User) -> int:
         try:
-            start.wait(30)
+            start.wait(120)
             return len(claim_faces(person=person))
         finally:
             connection.close()
@@ -201,7 +205,7 @@ def test_one_person_in_many_windows_gets_one_set_of_faces() -> None:
 
     def grab(_: int) -> set[uuid.UUID]:
         try:
-            start.wait(30)
+            start.wait(120)
             return {claim.pk for claim in claim_faces(person=person, count=3)}
         finally:
             connection.close()
@@ -248,7 +252,7 @@ def test_vote_and_a_file_that_brings_the_same_one_do_not_block_each_other(
         monkeypatch.setattr(transfer, "refresh_consensus", refresh_later)
         transfer.import_rows(rows=[row])
         with pytest.raises((Conflict, ClaimLost)):
-            votes[0].result(30)
+            votes[0].result(120)
 
     assert Correction.objects.get().verdict == "sad"
     assert Consensus.objects.get().votes == 1
@@ -293,6 +297,6 @@ def test_photo_is_deleted_whatever_is_said_of_it_at_that_moment() -> None:
             while not (somebody_waits() or deletion.done()):
                 time.sleep(0.01)
             submit_correction(person=person, claim_id=claim.pk, verdict="sad")
-        deletion.result(30)
+        deletion.result(120)
 
     assert not Photo.objects.exists()

@@ -371,7 +371,7 @@ def add_photo_elsewhere() -> None:
 
     thread = threading.Thread(target=add)
     thread.start()
-    thread.join(20)
+    thread.join(120)
     assert not thread.is_alive()
 
 

@@ -495,13 +495,13 @@ class TestFiguresOfAWorker:
         place = ("127.0.0.1", server.server_port)
         try:
             with socket.create_connection(place) as silent:
-                scrape = http.client.HTTPConnection(*place, timeout=5)
+                scrape = http.client.HTTPConnection(*place, timeout=60)
                 bearer = {"Authorization": f"Bearer {TOKEN}"}
                 scrape.request("GET", "/metrics", headers=bearer)
                 assert scrape.getresponse().status == 200
                 scrape.close()
                 # And they are not waited for without end.
-                silent.settimeout(10)
+                silent.settimeout(60)
                 assert silent.recv(1) == b""
         finally:
             server.shutdown()

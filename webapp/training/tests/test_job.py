@@ -27,8 +27,8 @@ def run(labeller: Labeller, monkeypatch: pytest.MonkeyPatch) -> TrainingRun:
 
 
 def stopped(held: job.Job) -> bool:
-    """Within ten seconds."""
-    deadline = time.monotonic() + 10
+    """Within a minute."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             held.check()
@@ -43,7 +43,7 @@ def test_lease_is_renewed_while_work_goes_on(run: TrainingRun) -> None:
     TrainingRun.objects.filter(pk=run.pk).update(lease_expires_at=soon)
 
     with keep_lease(run) as held:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             row = TrainingRun.objects.get(pk=run.pk)
             assert row.lease_expires_at is not None
