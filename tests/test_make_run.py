@@ -85,11 +85,19 @@ def test_photo_goes_in_and_its_face_comes_back(home: Path, image: bytes) -> None
     assert processes_of(home) == []
 
 
-def test_second_start_finds_nothing_to_prepare(home: Path) -> None:
+def test_second_start_finds_nothing_to_prepare_and_a_third_beside_it_is_refused(
+    home: Path,
+) -> None:
     with Stack(home) as stack:
         assert "Collecting static files" not in stack.output
         assert "Bringing the database" not in stack.output
         assert "annotator: ada, password" in stack.output
+
+        said = refusal_of({}, home)
+
+        assert f"already runs on {home}" in said
+        assert f"process {stack.process.pid}, port {stack.port}" in said
+        assert stack.request("GET", "/livez") == (200, "ok\n")
 
     log = (home / "log" / "mien.log").read_text(encoding="utf-8")
     assert "Collecting static files" in log
@@ -114,19 +122,6 @@ def test_killed_child_is_started_again(home: Path, image: bytes) -> None:
         assert all(stack.service(name).pid != before[name] for name in SERVICES)
 
 
-def test_photo_outlives_the_supervisor_that_was_killed(
-    home: Path, image: bytes
-) -> None:
-    with Stack(home) as stack:
-        path = stack.upload(image)
-        stack.process.kill()
-        stack.process.wait()
-        eventually(lambda: processes_of(home) == [])
-
-    with Stack(home) as stack:
-        assert stack.result(path)["status"] == "done"
-
-
 def guards_of(stack: Stack) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(stack.process.pid).children():
@@ -137,14 +132,22 @@ def guards_of(stack: Stack) -> list[psutil.Process]:
     return found
 
 
-def test_killed_guard_is_replaced(home: Path) -> None:
+def test_photo_outlives_the_supervisor_that_was_killed(
+    home: Path, image: bytes
+) -> None:
+    """All that it started ends with it, and a guard sees to that which took the place
+    of one that was killed."""
     with Stack(home) as stack:
         [guard] = guards_of(stack)
         guard.kill()
         eventually(lambda: guards_of(stack) not in ([], [guard]))
+        path = stack.upload(image)
         stack.process.kill()
         stack.process.wait()
         eventually(lambda: processes_of(home) == [])
+
+    with Stack(home) as stack:
+        assert stack.result(path)["status"] == "done"
 
 
 def test_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
@@ -194,15 +197,6 @@ def test_count_of_processes_that_is_none_is_refused(tmp_path: Path) -> None:
 
     assert "must be a whole number" in said
     assert processes_of(tmp_path / "home") == []
-
-
-def test_second_one_on_the_same_data_is_refused(home: Path) -> None:
-    with Stack(home) as stack:
-        said = refusal_of({}, home)
-
-        assert f"already runs on {home}" in said
-        assert f"process {stack.process.pid}, port {stack.port}" in said
-        assert stack.request("GET", "/livez") == (200, "ok\n")
 
 
 class Terminal:

@@ -13,15 +13,19 @@ from tests.browser.test_upload import choose, until_read
 from tests.pictures import astronaut, encode
 from tests.stack import Stack
 
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 240
+"""The log of SQLite is emptied once a minute, unless somebody reads at that moment,
+which on a busy machine somebody may."""
 _PIECE = 64
 _LOOK = """
+from django.conf import settings
 from webapp.photos.models import Photo
 photo = Photo.objects.get(pk={photo_id!r})
 crop = bytes(photo.faces.get().crop)
 activation = bytes(photo.faces.get().predictions.get().activation)
 middle = len(crop) // 2
 print(crop[middle:middle + 64].hex(), activation[100:164].hex())
+print(settings.CELERY_BROKER_URL, settings.CACHES["default"]["LOCATION"])
 """
 _ROWS = """
 from django.apps import apps
@@ -31,10 +35,6 @@ for model in apps.get_models():
         if {hex_id!r} in str(row).replace("-", ""):
             print(model.__name__, row)
 """
-_URLS = (
-    "from django.conf import settings;"
-    "print(settings.CELERY_BROKER_URL, settings.CACHES['default']['LOCATION'])"
-)
 
 
 def shell(stack: Stack, code: str) -> str:
@@ -82,17 +82,17 @@ def test_after_delete_nothing_is_left_anywhere(
     choose(page, file)
     until_read(page)
     photo_id = page.url.rstrip("/").rpartition("/")[2]
-    pieces = [
-        bytes.fromhex(word)
-        for word in shell(stack, _LOOK.format(photo_id=photo_id)).split()
-    ]
+    rows = _ROWS.format(hex_id=photo_id.replace("-", ""))
+    # In one process: each costs a start of Django.
+    said = shell(stack, _LOOK.format(photo_id=photo_id) + rows)
+    bytes_of_it, addresses, *known = said.splitlines()
+    pieces = [bytes.fromhex(word) for word in bytes_of_it.split()]
     kept = [path.read_bytes() for path in stored(stack) - before]
     pieces += [data[len(data) // 2 :][:_PIECE] for data in kept]
-    rows = _ROWS.format(hex_id=photo_id.replace("-", ""))
-    assert "Photo" in shell(stack, rows)
+    assert "Photo" in {line.partition(" ")[0] for line in known}
     assert len(pieces) >= 3
     assert files_with(stack.home, pieces)
-    urls = shell(stack, _URLS).split()
+    urls = addresses.split()
 
     page.locator("#delete summary").click()
     page.get_by_role("button", name="Yes, delete it").click()

@@ -139,7 +139,7 @@ class Client:
                     )
                     self.given.append((claim.face_id, verdict))
                 if not claims:
-                    time.sleep(0.2)
+                    time.sleep(0.5)
         finally:
             connection.close()
 
