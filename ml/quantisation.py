@@ -54,9 +54,10 @@ def quantise(data: bytes, crops: UInt8Array, normalisation: Normalisation) -> by
 
     single = onnx.load_model_from_string(data)
     sample = crops[:: max(1, len(crops) // _FACES)][:_FACES]
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # The library advises on the root's own log to do what is done here; what others
+    # say meanwhile goes by other loggers.
+    root = logging.getLogger()
+    root.addFilter(_nothing)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "folded.onnx"
@@ -78,7 +79,7 @@ def quantise(data: bytes, crops: UInt8Array, normalisation: Normalisation) -> by
             )
             model = onnx.load(path)
     finally:
-        logger.setLevel(level)
+        root.removeFilter(_nothing)
     _keep_normalisation(model, single)
     del model.graph.value_info[:], model.metadata_props[:]
     # ONNX Runtime names all that it knows; the network is of the first alone.
@@ -111,6 +112,10 @@ def read_weights(model: onnx.ModelProto) -> dict[str, Float32Array]:
             values = values / _along_rows(tensors[own + _FACTOR], values)
         weights[own] = np.array(values, np.float32)
     return weights
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 class _Faces:

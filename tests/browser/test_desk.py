@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 import statistics
 import tempfile
@@ -146,6 +147,8 @@ def test_a_hundred_faces_by_keyboard_alone(open_page: OpenPage) -> None:
         "performance.getEntriesByName('next-face').map((entry) => entry.duration)"
     )
     times.sort()
+    # A face that the site had to be asked for first comes without a measure: too late.
+    times += [math.inf] * (LABELLED - len(times))
     median, p95 = statistics.median(times), times[int(0.95 * len(times)) - 1]
     print(
         f"\nnext face after the key: p50 {median:.0f} ms, p95 {p95:.0f} ms, "

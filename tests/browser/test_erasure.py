@@ -1,4 +1,4 @@
-"""What "Delete" leaves behind: nothing, in no place, within a minute."""
+"""What "Delete" leaves behind: nothing, in no place, within some minutes."""
 
 from __future__ import annotations
 
