@@ -20,7 +20,7 @@ from ml.augmentation import MILD, augment
 from ml.calibrate import calibrate, fit_temperature, log_loss
 from ml.checkpoint import TrainingResult
 from ml.consensus import NO_LABEL
-from ml.data import FaceSet, LabelSource
+from ml.data import FaceSet, IntArray, LabelSource
 from ml.evaluate import evaluate_model, read_set
 from ml.inference import (
     FEATURE_MAP_NAME,
@@ -30,6 +30,7 @@ from ml.inference import (
     INPUT_NAME,
     LOGITS_NAME,
     EmotionClassifier,
+    Float32Array,
     read_head,
     softmax,
 )
@@ -43,6 +44,7 @@ from ml.manifest import (
     manifest_path,
     read_model,
     sha256_of,
+    verify_model,
     write_atomically,
 )
 from ml.models import FaceNetwork
@@ -227,12 +229,11 @@ def export_result(
             "labels": source,
         },
     )
-    classifier = EmotionClassifier(manifest, data)
     if eight_bits is not False:
-        lighter, data_in_eight = _in_eight_bits(classifier, data, validation)
-        if eight_bits or not _loses(lighter, classifier, validation, source):
-            classifier, data = lighter, data_in_eight
-    return _write_judged(path, classifier, data, validation, source, measured_on)
+        lighter = _in_eight_bits(manifest, data, validation)
+        if eight_bits or not _loses(lighter, (manifest, data), validation, source):
+            manifest, data = lighter
+    return _write_judged(path, manifest, data, validation, source, measured_on)
 
 
 def export_quantised(
@@ -250,24 +251,22 @@ def export_quantised(
     Raises ``ExportError`` where it is one already, ``ManifestError`` and
     ``ModelFileError``.
     """
-    data = read_model(model_path)
-    classifier = EmotionClassifier(load_manifest(model_path), data)
-    parent = classifier.manifest.version
-    if classifier.manifest.training.get(EIGHT_BITS):
-        raise ExportError(f"{parent} computes in eight bits already.")
-    classifier, data = _in_eight_bits(classifier, data, validation)
-    classifier.manifest = replace(
-        classifier.manifest, version=version, created_at=_now(), parent=parent
+    manifest, data = load_manifest(model_path), read_model(model_path)
+    verify_model(data, manifest)
+    if manifest.training.get(EIGHT_BITS):
+        raise ExportError(f"{manifest.version} computes in eight bits already.")
+    lighter, data = _in_eight_bits(manifest, data, validation)
+    lighter = replace(
+        lighter, version=version, created_at=_now(), parent=manifest.version
     )
-    return _write_judged(path, classifier, data, validation, source, measured_on)
+    return _write_judged(path, lighter, data, validation, source, measured_on)
 
 
 def _in_eight_bits(
-    classifier: EmotionClassifier, data: bytes, validation: FaceSet
-) -> tuple[EmotionClassifier, bytes]:
-    """The network that ``data`` holds, quantised, and its file: validation's faces
-    tell the ranges."""
-    manifest = classifier.manifest
+    manifest: ModelManifest, data: bytes, validation: FaceSet
+) -> tuple[ModelManifest, bytes]:
+    """The network that ``data`` holds, quantised: validation's faces tell the
+    ranges."""
     lighter = quantise(data, validation.crops, manifest.input.normalisation)
     # With a refitted head, too, it shares its features with nobody.
     training = {k: v for k, v in manifest.training.items() if k != "body_sha256"}
@@ -277,33 +276,38 @@ def _in_eight_bits(
         size_bytes=len(lighter),
         training=training | {EIGHT_BITS: True},
     )
-    return EmotionClassifier(manifest, lighter), lighter
+    return manifest, lighter
 
 
 def _loses(
-    lighter: EmotionClassifier,
-    classifier: EmotionClassifier,
+    lighter: tuple[ModelManifest, bytes],
+    single: tuple[ModelManifest, bytes],
     validation: FaceSet,
     source: LabelSource,
 ) -> bool:
     """Whether the calibrated log loss on validation says that eight bits are too few.
 
-    They take a third of the time: a little is allowed.
+    They take a part of the time: a little is allowed.
     """
     labelled = validation.take(validation.labels(source) != NO_LABEL)
-    labels = labelled.labels(source)
-    losses = []
-    for one in (lighter, classifier):
-        logits = read_set(one, labelled.crops)
-        losses.append(
-            log_loss(softmax(logits, fit_temperature(logits, labels)), labels)
+    losses = [
+        _calibrated_loss(
+            read_set(EmotionClassifier(manifest, data), labelled.crops),
+            labelled.labels(source),
         )
+        for manifest, data in (lighter, single)
+    ]
     return losses[0] > losses[1] * _LOSS_ALLOWED
+
+
+def _calibrated_loss(logits: Float32Array, labels: IntArray) -> float:
+    """Log loss of logits (N, 4) at the temperature that suits them best."""
+    return log_loss(softmax(logits, fit_temperature(logits, labels)), labels)
 
 
 def _write_judged(
     path: Path,
-    classifier: EmotionClassifier,
+    manifest: ModelManifest,
     data: bytes,
     validation: FaceSet,
     source: LabelSource,
@@ -311,8 +315,10 @@ def _write_judged(
 ) -> ModelManifest:
     """Calibrate, measure, write; see ``export_result``."""
     manifest = replace(
-        classifier.manifest,
-        calibration=calibrate_as_met(classifier, validation, source),
+        manifest,
+        calibration=calibrate_as_met(
+            EmotionClassifier(manifest, data), validation, source
+        ),
     )
     classifier = EmotionClassifier(manifest, data)
     sources: tuple[LabelSource, ...] = ("consensus", "folder")
@@ -371,9 +377,7 @@ def flip_pays(result: TrainingResult, validation: FaceSet, source: LabelSource) 
                     for start in range(0, len(labelled), _AT_ONCE)
                 ]
             )
-        losses.append(
-            log_loss(softmax(logits, fit_temperature(logits, labels)), labels)
-        )
+        losses.append(_calibrated_loss(logits, labels))
     return losses[1] < losses[0]
 
 

@@ -1,6 +1,6 @@
 """A model file in single precision -> one that computes in eight bits, and back.
 
-Convolutions are what takes the time. In eight bits a face takes about a third of it
+Convolutions are what takes the time. In eight bits a face takes about half of it
 where the processor has instructions for that, and the file half of its size
 (docs/models.md); what is left in single precision is small, or would lose by it.
 Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from ml.inference import INPUT_NAME
+from ml.inference import INPUT_NAME, Float32Array, UInt8Array
 from ml.manifest import Normalisation
 from ml.preprocessing import normalise
 from ml.runtime import fold
@@ -26,9 +25,6 @@ from ml.runtime import fold
 # Imported where it is needed, for the reason that ml/inference.py gives.
 if TYPE_CHECKING:
     import onnx
-
-Float32Array = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
 
 _FACES: Final = 512
 """As many tell the range of what passes between two convolutions."""

@@ -335,8 +335,8 @@ def quantise(
     model: ModelOption = SHIPPED_MODEL,
     labels: Annotated[Labels | None, typer.Option(help="To calibrate on.")] = None,
 ) -> None:
-    """Make of an exported model one that computes in eight bits: a face takes about a
-    third of the time, the file half of the room."""
+    """Make of an exported model one that computes in eight bits: a face takes about
+    half of the time, the file half of the room."""
     _check_out(out)
     check_version(version)
     from ml.export import ExportError, export_quantised

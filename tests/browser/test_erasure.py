@@ -1,4 +1,4 @@
-"""What "Delete" leaves behind: nothing, in no place, within some minutes."""
+"""What "Delete" leaves behind: nothing, in no place, within two minutes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from tests.browser.test_upload import choose, until_read
 from tests.pictures import astronaut, encode
 from tests.stack import Stack
 
-LIMIT_SECONDS = 240
-"""The log of SQLite is emptied once a minute, unless somebody reads at that moment,
-which on a busy machine somebody may."""
+LIMIT_SECONDS = 130
+"""The log of SQLite is emptied once a minute; once, somebody may read just then."""
 _PIECE = 64
 _LOOK = """
 from django.conf import settings
